@@ -1,0 +1,43 @@
+//! The hypervisor's ABI: what a partition and the hypervisor say to each other.
+//!
+//! It is Hyper-V's own, as the Top-Level Functional Specification (TLFS) has it; each module cites the part that it
+//! follows. The hypervisor, the root partition and guests all use these definitions, so that a layout is written once.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`address`] | guest physical addresses and page numbers |
+//! | [`call`] | issuing hypercalls from inside a partition |
+//! | [`code`] | call codes |
+//! | [`control`] | the hypercall input and result words |
+//! | [`counter`] | the counters of a VP's statistics page |
+//! | [`cpuid`] | hypervisor CPUID leaves |
+//! | [`id`] | partition ids, VP and LP indexes |
+//! | [`interrupt`] | device interrupts: device ids, interrupt entries, map and unmap |
+//! | [`message`] | SynIC message page and message types |
+//! | [`msr`] | synthetic MSRs and their fields |
+//! | [`operator`] | Partita's own calls: system information and the log |
+//! | [`privilege`] | the partition privilege mask |
+//! | [`processor`] | starting VPs, run times |
+//! | [`pvh`] | the boot protocol of every image |
+//! | [`reference`] | the reference TSC page |
+//! | [`status`] | status codes |
+//! | [`system`] | sleep states, system properties, statistics pages |
+#![no_std]
+
+pub mod address;
+pub mod call;
+pub mod code;
+pub mod control;
+pub mod counter;
+pub mod cpuid;
+pub mod id;
+pub mod interrupt;
+pub mod message;
+pub mod msr;
+pub mod operator;
+pub mod privilege;
+pub mod processor;
+pub mod pvh;
+pub mod reference;
+pub mod status;
+pub mod system;

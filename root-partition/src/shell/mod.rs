@@ -1,0 +1,9 @@
+//! The management shell: commands in, tables or JSON out.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`system`] | the trait by which commands see the world; the kernel implements it |
+//! | [`terminal`] | the byte stream that the shell talks over; the kernel implements it |
+
+pub mod system;
+pub mod terminal;

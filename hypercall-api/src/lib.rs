@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`address`] | guest physical addresses and page numbers |
+//! | [`archive`] | the boot archive |
 //! | [`call`] | issuing hypercalls from inside a partition |
 //! | [`code`] | call codes |
 //! | [`control`] | the hypercall input and result words |
@@ -25,6 +26,7 @@
 #![no_std]
 
 pub mod address;
+pub mod archive;
 pub mod call;
 pub mod code;
 pub mod control;

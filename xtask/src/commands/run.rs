@@ -1,0 +1,134 @@
+//! `cargo xtask run`: builds all images and starts the machine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::machine::{Firmware, Machine};
+use crate::outcome::ExitKind;
+use crate::size::MemorySize;
+use crate::{images, paths, setup};
+
+/// Options of `cargo xtask run`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Run this command in the root partition's shell, then power off; may be given several times
+    #[arg(long, value_name = "COMMAND")]
+    exec: Vec<String>,
+    /// Number of processors [default: 2, or 1 with --icount]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    cpus: Option<u32>,
+    /// Memory, such as 512MiB or 4GiB
+    #[arg(long, default_value = "2GiB")]
+    memory: MemorySize,
+    /// Wait for gdb on port 1234 before the first instruction
+    #[arg(long)]
+    gdb: bool,
+    /// Write the hypervisor's log to this file, over a serial line of its own
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Count instructions: one processor, whose time stamp counter counts the instructions that it executes
+    #[arg(long)]
+    icount: bool,
+    /// How the hypervisor is started
+    #[arg(long, value_enum, default_value_t)]
+    firmware: Firmware,
+    /// Add an argument to QEMU's command line; may be given several times
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    qemu_arg: Vec<OsString>,
+    /// With --exec: the machine counts as hung when it prints nothing for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    /// Add text to the hypervisor's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Start this ELF file as the hypervisor instead of the one built here
+    #[arg(long, value_name = "FILE", hide = true)]
+    hypervisor: Option<PathBuf>,
+}
+
+/// Runs the machine; its exit code says whether every command succeeded.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let machine = machine(arguments)?;
+    setup::qemu()?;
+    let images = images::build()?;
+    if arguments.gdb {
+        let hypervisor = arguments.hypervisor.as_ref().unwrap_or(&images.hypervisor);
+        eprintln!(
+            "waiting for a debugger: gdb {} -ex 'target remote localhost:1234'",
+            hypervisor.display()
+        );
+    }
+    if arguments.exec.is_empty() {
+        interactive(&machine)
+    } else {
+        scripted(&machine)
+    }
+}
+
+fn machine(arguments: &Arguments) -> Result<Machine> {
+    let cpus = match (arguments.icount, arguments.cpus) {
+        (true, Some(cpus)) if cpus != 1 => {
+            bail!("--icount counts the instructions of one processor; drop --cpus {cpus}")
+        }
+        (true, _) => 1,
+        (false, cpus) => cpus.unwrap_or(2),
+    };
+    let exec: Vec<&str> = arguments.exec.iter().map(String::as_str).collect();
+    let limit = if arguments.gdb {
+        Duration::MAX
+    } else {
+        Duration::from_secs(arguments.timeout)
+    };
+    let mut machine = Machine::new()
+        .icount(arguments.icount)
+        .cpus(cpus)
+        .memory_mib(arguments.memory.mib())
+        .firmware(arguments.firmware)
+        .exec(&exec)
+        .gdb(arguments.gdb)
+        .silence_limit(limit)
+        .separate_log(false)
+        .debug_exit(!exec.is_empty())
+        .echo(true);
+    machine = arguments
+        .append
+        .iter()
+        .fold(machine, |machine, words| machine.cmdline(words));
+    machine = arguments
+        .qemu_arg
+        .iter()
+        .fold(machine, |machine, argument| machine.qemu_arg(argument));
+    if let Some(log) = &arguments.log {
+        machine = machine.log_file(log);
+    }
+    if let Some(hypervisor) = &arguments.hypervisor {
+        machine = machine.hypervisor(hypervisor);
+    }
+    Ok(machine)
+}
+
+fn interactive(machine: &Machine) -> Result<ExitCode> {
+    let disk = paths::work()?.join("disk.img");
+    eprintln!("Ctrl-A X ends the machine; its disk is {}", disk.display());
+    match machine.clone().disk(disk).interact()? {
+        ExitKind::Success | ExitKind::PowerOff => Ok(ExitCode::SUCCESS),
+        status => bail!("{}", status.describe()),
+    }
+}
+
+fn scripted(machine: &Machine) -> Result<ExitCode> {
+    let outcome = machine.run()?;
+    if outcome.status == ExitKind::Success {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // The console is on stdout already.
+    let rest = crate::outcome::Outcome {
+        serial: String::new(),
+        ..outcome
+    };
+    bail!("{}", rest.report())
+}

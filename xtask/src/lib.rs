@@ -1,0 +1,36 @@
+//! The host tool behind `cargo xtask …`, and the library with which tests start whole machines.
+//!
+//! - **Machines**: [`machine`] describes one and writes QEMU's command line, [`session`] runs it, [`console`] reads what
+//!   it prints, [`qmp`] talks to QEMU itself, [`outcome`] says how it ended.
+//! - **What machines boot**: [`images`] builds the images, [`archive`] the boot archive, [`iso`] the bootable image.
+//! - **Tools of the host**: [`setup`] finds the emulator; [`packages`], [`apt`] and [`sources`] fetch what is missing
+//!   into a private package root.
+//! - **Small things**: [`paths`], [`lock`], [`progress`], [`size`].
+
+pub mod apt;
+pub mod archive;
+pub mod console;
+pub mod images;
+pub mod iso;
+pub mod lock;
+pub mod machine;
+pub mod outcome;
+pub mod packages;
+pub mod paths;
+pub mod progress;
+pub mod qmp;
+pub mod session;
+pub mod setup;
+pub mod size;
+pub mod sources;
+
+/// The commands of `cargo xtask`, one module each.
+pub mod commands {
+    pub mod run;
+    pub mod setup;
+}
+
+pub use archive::{ArchiveBuilder, ArchiveSpec};
+pub use machine::{Firmware, Iommu, Machine};
+pub use outcome::{ExitKind, Outcome};
+pub use session::Session;

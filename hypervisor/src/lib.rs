@@ -1,2 +1,4 @@
 //! Placeholder, filled by the next commits.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
+
+pub mod memory;

@@ -6,7 +6,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`address`] | system physical addresses, frames, ranges, page sizes |
+//! | [`frames`] | the hypervisor's own frames |
 //! | [`map`] | the firmware's memory map, repaired, and what is carved out of it |
 
 pub mod address;
+pub mod frames;
 pub mod map;

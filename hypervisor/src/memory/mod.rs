@@ -7,8 +7,15 @@
 //! |---|---|
 //! | [`address`] | system physical addresses, frames, ranges, page sizes |
 //! | [`frames`] | the hypervisor's own frames |
+//! | [`host_paging`] | the hypervisor's own address space |
 //! | [`map`] | the firmware's memory map, repaired, and what is carved out of it |
+//! | [`nested`] | a partition's guest physical address space, for AMD and for Intel |
+//! | [`tables`] | what both kinds of page tables have in common |
 
 pub mod address;
 pub mod frames;
+pub mod host_paging;
 pub mod map;
+pub mod nested;
+mod table;
+pub mod tables;

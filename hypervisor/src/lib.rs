@@ -1,4 +1,5 @@
 //! Placeholder, filled by the next commits.
 #![cfg_attr(not(test), no_std)]
 
+pub mod boot;
 pub mod memory;

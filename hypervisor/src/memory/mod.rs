@@ -10,6 +10,7 @@
 //! | [`host_paging`] | the hypervisor's own address space |
 //! | [`map`] | the firmware's memory map, repaired, and what is carved out of it |
 //! | [`nested`] | a partition's guest physical address space, for AMD and for Intel |
+//! | [`physical`] | reading what firmware and boot loaders left in memory |
 //! | [`tables`] | what both kinds of page tables have in common |
 
 pub mod address;
@@ -17,5 +18,6 @@ pub mod frames;
 pub mod host_paging;
 pub mod map;
 pub mod nested;
+pub mod physical;
 mod table;
 pub mod tables;

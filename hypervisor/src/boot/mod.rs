@@ -1,0 +1,13 @@
+//! From the boot loader to a running hypervisor.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`command_line`] | `key=value` words |
+//! | [`information`] | what the loader told us, whichever loader it was |
+//! | [`multiboot2`] | reading it from Multiboot2 tags: GRUB |
+//! | [`pvh`] | reading it from a PVH start info: QEMU |
+
+pub mod command_line;
+pub mod information;
+pub mod multiboot2;
+pub mod pvh;

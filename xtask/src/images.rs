@@ -50,8 +50,14 @@ pub fn build() -> Result<Images> {
     once(true)
 }
 
+static BUILT: Mutex<Option<Images>> = Mutex::new(None);
+
+/// The images that this process has built before, if it has.
+pub fn ready() -> Option<Images> {
+    BUILT.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 fn once(visible: bool) -> Result<Images> {
-    static BUILT: Mutex<Option<Images>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(images) = &*built {
         return Ok(images.clone());

@@ -10,7 +10,7 @@ use crate::packages::ISO;
 use crate::paths;
 
 /// GRUB's modules that both firmwares need: to find the image's files, to talk over the serial line, and to boot.
-const MODULES: &str = "iso9660 part_gpt part_msdos search search_fs_file normal configfile multiboot2 serial terminal echo test";
+const MODULES: &str = "iso9660 part_gpt part_msdos search search_fs_file normal configfile multiboot2 boot serial terminal echo sleep reboot";
 
 /// A file by which GRUB knows the image among the machine's disks.
 const MARK: &str = "/boot/partita.mark";
@@ -45,7 +45,7 @@ pub fn write(contents: &Contents<'_>, image: &Path) -> Result<()> {
     fs::write(tree.join(MARK.trim_start_matches('/')), "")?;
     fs::write(
         grub.join("grub.cfg"),
-        menu(contents.cmdline, contents.archive.is_some())?,
+        configuration(contents.cmdline, contents.archive.is_some())?,
     )?;
     let early = work.join("early.cfg");
     fs::write(&early, early_configuration())?;
@@ -65,28 +65,31 @@ fn early_configuration() -> String {
     )
 }
 
-fn menu(cmdline: &str, archive: bool) -> Result<String> {
+/// GRUB's own configuration: one way to go, and a reset where that fails, so that nobody waits before a dead menu.
+fn configuration(cmdline: &str, archive: bool) -> Result<String> {
     let mut arguments = String::new();
     for word in cmdline.split_whitespace() {
         if word.contains('\'') {
-            bail!("the command line's {word} holds a quote, which GRUB's menu cannot");
+            bail!("the command line's {word} holds a quote, which GRUB's configuration cannot");
         }
         arguments.push_str(&format!(" '{word}'"));
     }
     let module = if archive {
-        "  module2 /boot/boot.cpio boot.cpio\n"
+        "module2 /boot/boot.cpio boot.cpio\n"
     } else {
         ""
     };
     Ok(format!(
-        "set timeout=0\n\
-         if serial --unit=0 --speed=115200; then\n  \
+        "if serial --unit=0 --speed=115200; then\n  \
          terminal_input serial console\n  \
          terminal_output serial console\n\
          fi\n\
-         menuentry 'Partita' {{\n  \
+         echo 'Starting Partita'\n\
          multiboot2 /boot/hypervisor{arguments}\n\
-         {module}}}\n"
+         {module}boot\n\
+         echo 'GRUB cannot start the hypervisor; the machine will be reset.'\n\
+         sleep 10\n\
+         reboot\n"
     ))
 }
 
@@ -189,21 +192,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_menu_starts_the_hypervisor_with_its_words_quoted_and_its_archive() {
-        let menu = menu("log=com2 a;b $x", true).unwrap();
-        assert!(
-            menu.contains("multiboot2 /boot/hypervisor 'log=com2' 'a;b' '$x'\n  module2 /boot/boot.cpio")
-        );
-        assert!(menu.starts_with("set timeout=0\n"));
+    fn grub_starts_the_hypervisor_with_its_words_quoted_and_its_archive() {
+        let text = configuration("log=com2 a;b $x", true).unwrap();
+        assert!(text.contains(
+            "multiboot2 /boot/hypervisor 'log=com2' 'a;b' '$x'\nmodule2 /boot/boot.cpio boot.cpio\nboot\n"
+        ));
     }
 
     #[test]
     fn without_an_archive_there_is_no_module() {
-        assert!(!menu("", false).unwrap().contains("module2"));
+        assert!(!configuration("", false).unwrap().contains("module2"));
     }
 
     #[test]
     fn a_quote_cannot_be_written() {
-        assert!(menu("a'b", false).is_err());
+        assert!(configuration("a'b", false).is_err());
     }
 }

@@ -26,8 +26,11 @@ pub mod sources;
 
 /// The commands of `cargo xtask`, one module each.
 pub mod commands {
+    pub mod bench;
+    pub mod iso;
     pub mod run;
     pub mod setup;
+    pub mod test;
 }
 
 pub use archive::{ArchiveBuilder, ArchiveSpec};

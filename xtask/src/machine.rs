@@ -72,6 +72,7 @@ pub struct Machine {
     pub(crate) icount: bool,
     pub(crate) silence_limit: Duration,
     pub(crate) disk: Option<PathBuf>,
+    pub(crate) archive_file: Option<PathBuf>,
     pub(crate) hypervisor: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) separate_log: bool,
@@ -103,6 +104,7 @@ impl Machine {
             icount: false,
             silence_limit: Duration::from_secs(300),
             disk: None,
+            archive_file: None,
             hypervisor: None,
             log: None,
             separate_log: true,
@@ -204,6 +206,13 @@ impl Machine {
     #[must_use]
     pub fn disk(mut self, path: impl Into<PathBuf>) -> Self {
         self.disk = Some(path.into());
+        self
+    }
+
+    /// Keeps the boot archive in this file.
+    #[must_use]
+    pub fn archive_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.archive_file = Some(path.into());
         self
     }
 

@@ -20,6 +20,12 @@ enum Command {
     Setup(commands::setup::Arguments),
     /// Build all images and start the machine; Ctrl-A X ends it
     Run(commands::run::Arguments),
+    /// Build all images and run every test
+    Test(commands::test::Arguments),
+    /// Write a bootable image for BIOS and UEFI machines
+    Iso(commands::iso::Arguments),
+    /// Print figures and their targets
+    Bench(commands::bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,5 +42,8 @@ fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Setup(arguments) => commands::setup::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Run(arguments) => commands::run::run(arguments),
+        Command::Test(arguments) => commands::test::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Iso(arguments) => commands::iso::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Bench(arguments) => commands::bench::run(arguments),
     }
 }

@@ -145,7 +145,10 @@ impl Machine {
         let archive = images::archive(&self.archive, &self.exec, &self.files)?;
         let boot = match self.firmware {
             Firmware::Pvh => {
-                let path = folder.join("boot.cpio");
+                let path = self
+                    .archive_file
+                    .clone()
+                    .unwrap_or_else(|| folder.join("boot.cpio"));
                 if let Some(archive) = &archive {
                     fs::write(&path, archive)?;
                 }
@@ -184,7 +187,7 @@ impl Machine {
 }
 
 impl Session {
-    /// Types text into the console. A line ends with `\n`.
+    /// Types text into the console. Enter is `\r`, as on a terminal; [`Session::command`] types it by itself.
     pub fn send(&mut self, text: &str) -> Result<()> {
         let input = self.input.as_mut().context("the machine's input is closed")?;
         let sent = input.write_all(text.as_bytes()).and_then(|()| input.flush());
@@ -210,7 +213,7 @@ impl Session {
 
     /// Types a line and returns what the console prints up to the next `prompt`, without the line's own echo.
     pub fn command(&mut self, line: &str, prompt: &str) -> Result<String> {
-        self.send(&format!("{line}\n"))?;
+        self.send(&format!("{line}\r"))?;
         self.wait_for(line)?;
         let text = self.wait_for(prompt)?;
         Ok(text

@@ -112,9 +112,15 @@ fn machine(arguments: &Arguments) -> Result<Machine> {
 }
 
 fn interactive(machine: &Machine) -> Result<ExitCode> {
-    let disk = paths::work()?.join("disk.img");
+    let work = paths::work()?;
+    let disk = work.join("disk.img");
     eprintln!("Ctrl-A X ends the machine; its disk is {}", disk.display());
-    match machine.clone().disk(disk).interact()? {
+    match machine
+        .clone()
+        .disk(disk)
+        .archive_file(work.join("boot.cpio"))
+        .interact()?
+    {
         ExitKind::Success | ExitKind::PowerOff => Ok(ExitCode::SUCCESS),
         status => bail!("{}", status.describe()),
     }

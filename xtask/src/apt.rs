@@ -11,9 +11,9 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::paths;
 use crate::progress::Progress;
 use crate::sources::{self, Source};
+use crate::{paths, process};
 
 /// The oldest Debian release whose own QEMU is new enough; older ones need their backports suite.
 const FIRST_DEBIAN_WITH_NEW_QEMU: u32 = 13;
@@ -176,7 +176,7 @@ impl PackageRoot {
 
     /// Runs apt-get with our configuration and shows its progress, which it prints as `dlstatus:` lines.
     fn apt_get(&self, title: &str, arguments: &[&str]) -> Result<()> {
-        let mut child = Command::new("apt-get")
+        let mut child = process::tied("apt-get")
             .arg("--config-file")
             .arg(self.apt().join("apt.conf"))
             .args(arguments)

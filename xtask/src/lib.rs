@@ -5,7 +5,7 @@
 //! - **What machines boot**: [`images`] builds the images, [`archive`] the boot archive, [`iso`] the bootable image.
 //! - **Tools of the host**: [`setup`] finds the emulator; [`packages`], [`apt`] and [`sources`] fetch what is missing
 //!   into a private package root.
-//! - **Small things**: [`paths`], [`lock`], [`progress`], [`size`].
+//! - **Small things**: [`paths`], [`process`], [`lock`], [`progress`], [`size`].
 
 pub mod apt;
 pub mod archive;
@@ -17,6 +17,7 @@ pub mod machine;
 pub mod outcome;
 pub mod packages;
 pub mod paths;
+pub mod process;
 pub mod progress;
 pub mod qmp;
 pub mod session;

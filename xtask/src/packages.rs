@@ -45,7 +45,7 @@ pub struct Program {
 /// The machine emulator.
 pub const QEMU: PackageSet = PackageSet {
     name: "qemu",
-    purpose: "the machine emulator",
+    purpose: "the machine emulator (QEMU 9 or newer)",
     packages: &["qemu-system-x86", "seabios", "ipxe-qemu"],
     programs: &[Program {
         name: "qemu-system-x86_64",
@@ -141,13 +141,7 @@ impl PackageSet {
             return Ok(tools);
         }
         eprintln!("fetching {} into {}", self.purpose, tools.folder.display());
-        let advice = || {
-            format!(
-                "cannot fetch {}; install by hand: {}",
-                self.purpose,
-                self.packages.join(" ")
-            )
-        };
+        let advice = || self.advice();
         let root = PackageRoot::prepare(&tools.folder).with_context(advice)?;
         root.install(self.packages).with_context(advice)?;
         for program in self.programs {
@@ -156,6 +150,19 @@ impl PackageSet {
         fs::create_dir_all(tools.folder.join("stamps"))?;
         fs::write(&stamp, contents)?;
         Ok(tools)
+    }
+
+    fn advice(&self) -> String {
+        let programs: Vec<_> = self.programs.iter().map(|program| program.name).collect();
+        let packages = self.packages.join(" ");
+        match programs.as_slice() {
+            [] => format!("cannot fetch {} (the packages {packages})", self.purpose),
+            _ => format!(
+                "cannot fetch {}; install it so that PATH has {} (Debian's packages: {packages})",
+                self.purpose,
+                programs.join(", ")
+            ),
+        }
     }
 }
 

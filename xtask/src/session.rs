@@ -21,7 +21,7 @@ use crate::machine::{Boot, Console, Files, Firmware, Machine};
 use crate::outcome::{ExitKind, Outcome};
 use crate::packages::OVMF;
 use crate::qmp::Qmp;
-use crate::{images, paths, setup};
+use crate::{images, process, setup};
 
 /// The size of the NVMe disk.
 const DISK_BYTES: u64 = 256 << 20;
@@ -70,13 +70,16 @@ impl Machine {
     }
 
     /// Starts the machine under this program's control, when the host has room for it.
+    ///
+    /// Room is shared with every other machine of this user, so that whoever holds one machine and starts a second may
+    /// wait for ever where the host has room for one only.
     pub fn spawn(&self) -> Result<Session> {
         let qemu = setup::qemu()?;
         let folder = tempfile::Builder::new().prefix("partita-").tempdir()?;
         let files = self.files(folder.path())?;
         let arguments = self.arguments(&files, Console::Pipes)?;
         let token = MachineToken::wait(self.memory.mib())?;
-        let mut command = tied_to_this_process(&qemu.program);
+        let mut command = process::tied(&qemu.program);
         command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -113,7 +116,7 @@ impl Machine {
         let qemu = setup::qemu()?;
         let folder = tempfile::Builder::new().prefix("partita-").tempdir()?;
         let files = self.files(folder.path())?;
-        let mut command = tied_to_this_process(&qemu.program);
+        let mut command = process::tied(&qemu.program);
         let mut child = command
             .args(self.arguments(&files, Console::Terminal)?)
             .spawn()
@@ -414,19 +417,6 @@ fn read_console(mut stdout: impl Read, output: &Output, echo: bool) {
         state.bytes += bytes.len() as u64;
         drop(state);
         output.changed.notify_all();
-    }
-}
-
-/// A command that the kernel ends with the thread that started it, where the host has `setpriv`: a killed test leaves
-/// no machine behind.
-fn tied_to_this_process(program: &Path) -> Command {
-    match paths::in_path("setpriv") {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-            command
-        }
-        None => Command::new(program),
     }
 }
 

@@ -124,6 +124,20 @@ mod tests {
     }
 
     #[test]
+    fn where_the_stream_is_cut_changes_nothing() {
+        let stream = b"a\r\n\x1b[2J\xc3\xa4\xe2\x82\xac\xf0\x9f\x92\xa9\xff root> \x1b[1;31mb";
+        let whole = transcript(&[stream]);
+        for cut in 0..stream.len() {
+            assert_eq!(
+                transcript(&[&stream[..cut], &stream[cut..]]).text(),
+                whole.text(),
+                "{cut}"
+            );
+        }
+        assert_eq!(whole.text(), "a\n\u{e4}\u{20ac}\u{1f4a9}\u{fffd} root> b");
+    }
+
+    #[test]
     fn bytes_that_are_no_utf8_do_not_end_the_text() {
         let console = transcript(&[b"a\xffb\xc3", b"\xa4c\xe2\x28d"]);
         assert_eq!(console.text(), "a\u{fffd}b\u{e4}c\u{fffd}(d");

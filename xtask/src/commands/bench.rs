@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: figures that do not depend on the host's speed, beside their targets.
 //!
 //! Machines count instructions here (`-icount`): a time stamp counter's difference is a number of instructions, the same
-//! on every host. Each figure is a row of [`BOOT`]; a benchmark of the root's shell that has no row is shown without a
+//! on every host. Each figure is a row of the table `BOOT`; a benchmark of the root's shell that has no row is shown without a
 //! target.
 
 use std::fs;

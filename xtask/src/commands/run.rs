@@ -40,7 +40,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     qemu_arg: Vec<OsString>,
     /// With --exec: the machine counts as hung when it prints nothing for so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Add text to the hypervisor's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

@@ -25,6 +25,8 @@ use crate::{images, process, setup};
 
 /// The size of the NVMe disk.
 const DISK_BYTES: u64 = 256 << 20;
+/// How long QEMU may take to end once it has closed its monitor.
+const EXIT_LIMIT: Duration = Duration::from_secs(30);
 /// How often a waiting thread looks at what raises no event.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -107,7 +109,13 @@ impl Machine {
             _folder: folder,
             _token: token,
         };
-        session.release(self.gdb)?;
+        let running = || !session.output.state().ended;
+        match release(&session.files.monitor, self.gdb, running) {
+            Ok(monitor) => session.monitor = Some(monitor),
+            Err(error) if !ends(running) => return Err(error),
+            // The outcome will carry what QEMU said.
+            Err(_) => {}
+        }
         Ok(session)
     }
 
@@ -121,13 +129,12 @@ impl Machine {
             .args(self.arguments(&files, Console::Terminal)?)
             .spawn()
             .context("cannot start QEMU")?;
-        let monitor = Qmp::connect(&files.monitor, || matches!(child.try_wait(), Ok(None)));
-        let monitor = match monitor {
-            Ok(mut monitor) => {
-                if !self.gdb {
-                    monitor.execute("cont", json!({}))?;
-                }
-                Some(monitor)
+        let alive = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        let monitor = match release(&files.monitor, self.gdb, || alive(&mut child)) {
+            Ok(monitor) => Some(monitor),
+            Err(error) if !ends(|| alive(&mut child)) => {
+                child.kill()?;
+                return Err(error);
             }
             // QEMU has said on stderr what it does not like.
             Err(_) => None,
@@ -253,23 +260,6 @@ impl Session {
         self.end(running)
     }
 
-    /// Connects the monitor and lets the processors go.
-    fn release(&mut self, gdb: bool) -> Result<()> {
-        let output = Arc::clone(&self.output);
-        match Qmp::connect(&self.files.monitor, || !output.state().ended) {
-            Ok(mut monitor) => {
-                if !gdb {
-                    monitor.execute("cont", json!({}))?;
-                }
-                self.monitor = Some(monitor);
-                Ok(())
-            }
-            Err(error) if !self.output.state().ended => Err(error),
-            // The outcome will carry what QEMU said.
-            Err(_) => Ok(()),
-        }
-    }
-
     fn wait<T>(&mut self, mut look: impl FnMut(&mut OutputState) -> Option<T>) -> Waited<T> {
         let output = Arc::clone(&self.output);
         let mut state = output.state();
@@ -356,6 +346,28 @@ impl Drop for Session {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Connects to the monitor and lets the processors go, unless a debugger will.
+fn release(monitor: &Path, gdb: bool, mut alive: impl FnMut() -> bool) -> Result<Qmp> {
+    let mut monitor = Qmp::connect(monitor, &mut alive)?;
+    if !gdb
+        && let Err(error) = monitor.execute("cont", json!({}))
+        // A machine may end before QEMU has answered; its monitor still knows why.
+        && !ends(alive)
+    {
+        return Err(error);
+    }
+    Ok(monitor)
+}
+
+/// Whether QEMU, whose monitor has just failed, is about to end by itself.
+fn ends(mut alive: impl FnMut() -> bool) -> bool {
+    let since = Instant::now();
+    while alive() && since.elapsed() < EXIT_LIMIT {
+        thread::sleep(Duration::from_millis(5));
+    }
+    !alive()
 }
 
 enum Waited<T> {

@@ -1,0 +1,204 @@
+//! DMAR: the DMA and interrupt remapping hardware of VT-d (VT-d specification, chapter 8).
+
+use arrayvec::ArrayVec;
+
+use super::table::{AcpiError, Part, Prefix};
+use crate::memory::address::{Spa, SpaRange};
+
+/// Most remapping units.
+pub const MAX_UNITS: usize = 16;
+/// Most reserved memory regions.
+pub const MAX_RESERVED_REGIONS: usize = 16;
+/// Most device scopes, of all units and regions.
+pub const MAX_SCOPES: usize = 128;
+/// Most bridges between a root bus and a device, and the device.
+pub const MAX_PATH: usize = 6;
+
+/// The remapping hardware.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dmar {
+    /// Bits of the addresses that DMA can reach.
+    pub host_address_width: u8,
+    /// Whether interrupts can be remapped.
+    pub interrupt_remapping: bool,
+    /// Whether the firmware asks not to use x2APIC mode.
+    pub x2apic_opt_out: bool,
+    /// Remapping units (DRHD).
+    pub units: ArrayVec<RemappingUnit, MAX_UNITS>,
+    /// Memory that devices may use without being told (RMRR).
+    pub reserved_regions: ArrayVec<ReservedRegion, MAX_RESERVED_REGIONS>,
+    /// How many root port lists for address translation services there are (ATSR).
+    pub ats_reports: u32,
+    scopes: ArrayVec<DeviceScope, MAX_SCOPES>,
+}
+
+/// A remapping unit (DRHD; VT-d, 8.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RemappingUnit {
+    /// PCI segment group.
+    pub segment: u16,
+    /// Whether it has all devices of the segment that no other unit has.
+    pub include_all: bool,
+    /// Its registers.
+    pub registers: Spa,
+    /// Its devices; see [`Dmar::scopes`].
+    pub scopes: Scopes,
+}
+
+/// Memory that a device uses by the firmware's arrangement (RMRR; VT-d, 8.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReservedRegion {
+    /// PCI segment group.
+    pub segment: u16,
+    /// The memory.
+    pub range: SpaRange,
+    /// The devices that use it; see [`Dmar::scopes`].
+    pub scopes: Scopes,
+}
+
+/// Some of a [`Dmar`]'s device scopes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scopes {
+    first: u16,
+    count: u16,
+}
+
+/// A device, or what is below a bridge (VT-d, 8.3.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceScope {
+    /// What it is.
+    pub kind: ScopeKind,
+    /// I/O APIC id, HPET number or ACPI device number.
+    pub enumeration_id: u8,
+    /// Bus on which the path starts.
+    pub start_bus: u8,
+    /// Device and function of each bridge on the way, and of the device; at least one.
+    pub path: ArrayVec<[u8; 2], MAX_PATH>,
+}
+
+/// What a [`DeviceScope`] names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScopeKind(pub u8);
+
+impl ScopeKind {
+    /// A PCI function.
+    pub const PCI_ENDPOINT: Self = Self(1);
+    /// Everything below a PCI bridge.
+    pub const PCI_BRIDGE: Self = Self(2);
+    /// An I/O APIC.
+    pub const IO_APIC: Self = Self(3);
+    /// An HPET that sends messages.
+    pub const HPET: Self = Self(4);
+    /// A device of the ACPI name space.
+    pub const ACPI_DEVICE: Self = Self(5);
+}
+
+/// Structure types (VT-d, 8.2).
+mod kind {
+    pub(super) const DRHD: u16 = 0;
+    pub(super) const RMRR: u16 = 1;
+    pub(super) const ATSR: u16 = 2;
+}
+
+impl Dmar {
+    pub(super) fn read(table: Part<'_>) -> Result<Self, AcpiError> {
+        let [width, flags]: [u8; 2] = table.field(36)?;
+        let mut dmar = Self {
+            host_address_width: width.saturating_add(1),
+            interrupt_remapping: flags & 1 != 0,
+            x2apic_opt_out: flags & 2 != 0,
+            units: ArrayVec::new(),
+            reserved_regions: ArrayVec::new(),
+            ats_reports: 0,
+            scopes: ArrayVec::new(),
+        };
+        if dmar.host_address_width > 64 {
+            return Err(table.damaged(36, "the host address width is more than 64 bits"));
+        }
+        for structure in table.structures(48, Prefix::Words) {
+            match structure? {
+                (kind::DRHD, part) => dmar.take_unit(part)?,
+                (kind::RMRR, part) => dmar.take_reserved_region(part)?,
+                (kind::ATSR, _) => dmar.ats_reports += 1,
+                _ => {}
+            }
+        }
+        Ok(dmar)
+    }
+
+    /// The devices of a unit or a region.
+    pub fn scopes(&self, scopes: Scopes) -> &[DeviceScope] {
+        let first = usize::from(scopes.first);
+        self.scopes
+            .get(first..first + usize::from(scopes.count))
+            .unwrap_or_default()
+    }
+
+    fn take_unit(&mut self, part: Part<'_>) -> Result<(), AcpiError> {
+        let registers = Spa(part.field(8)?);
+        if registers.0 == 0 || !registers.is_aligned(4096) {
+            return Err(part.damaged(8, "a remapping unit has an impossible register address"));
+        }
+        if self.units.iter().any(|unit| unit.registers == registers) {
+            return Err(part.damaged(8, "two remapping units have one register address"));
+        }
+        let unit = RemappingUnit {
+            segment: part.field(6)?,
+            include_all: part.field::<u8>(4)? & 1 != 0,
+            registers,
+            scopes: self.take_scopes(part, 16)?,
+        };
+        self.units
+            .try_push(unit)
+            .map_err(|_| part.damaged(0, "there are too many remapping units"))
+    }
+
+    fn take_reserved_region(&mut self, part: Part<'_>) -> Result<(), AcpiError> {
+        let (base, limit): (u64, u64) = (part.field(8)?, part.field(16)?);
+        let range = limit
+            .checked_add(1)
+            .and_then(|end| SpaRange::new(Spa(base), Spa(end)));
+        let range = range.filter(|range| !range.is_empty());
+        let region = ReservedRegion {
+            segment: part.field(6)?,
+            range: range.ok_or(part.damaged(8, "a reserved region ends before it starts"))?,
+            scopes: self.take_scopes(part, 24)?,
+        };
+        let full = |_| part.damaged(0, "there are too many reserved regions");
+        self.reserved_regions.try_push(region).map_err(full)
+    }
+
+    /// Copies the device scopes of `part` from `offset` on.
+    fn take_scopes(&mut self, part: Part<'_>, offset: usize) -> Result<Scopes, AcpiError> {
+        let first = self.scopes.len();
+        for scope in part.structures(offset, Prefix::Bytes) {
+            let (kind, scope) = scope?;
+            let path = scope.bytes.get(6..).unwrap_or_default();
+            let (steps, odd) = path.as_chunks::<2>();
+            if steps.is_empty() || !odd.is_empty() {
+                return Err(scope.damaged(1, "a device scope has no whole path"));
+            }
+            let path = steps
+                .try_into()
+                .map_err(|_| scope.damaged(1, "a device scope's path is too long"))?;
+            let [enumeration_id, start_bus] = scope.field(4)?;
+            let scope_kind = ScopeKind(kind as u8);
+            let device = DeviceScope {
+                kind: scope_kind,
+                enumeration_id,
+                start_bus,
+                path,
+            };
+            self.scopes
+                .try_push(device)
+                .map_err(|_| scope.damaged(0, "there are too many device scopes"))?;
+        }
+        Ok(Scopes {
+            first: first as u16,
+            count: (self.scopes.len() - first) as u16,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use super::*;
+use crate::memory::physical::FakeMemory;
+use crate::platform::acpi::tests::{seal, table};
+use proptest::prelude::*;
+
+fn structure(kind: u16, body: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes(), &(body.len() as u16 + 4).to_le_bytes(), body].concat()
+}
+
+fn drhd(flags: u8, registers: u64, scopes: &[u8]) -> Vec<u8> {
+    structure(
+        kind::DRHD,
+        &[&[flags, 0, 0, 0], registers.to_le_bytes().as_slice(), scopes].concat(),
+    )
+}
+
+fn rmrr(base: u64, limit: u64, scopes: &[u8]) -> Vec<u8> {
+    let body = [
+        &[0, 0, 1, 0],
+        base.to_le_bytes().as_slice(),
+        &limit.to_le_bytes(),
+        scopes,
+    ]
+    .concat();
+    structure(kind::RMRR, &body)
+}
+
+/// Function 1f.2 on bus 0, and I/O APIC 0 as bus ff device 0.
+const SCOPES: [u8; 16] = [1, 8, 0, 0, 0, 0, 0x1f, 2, 3, 8, 0, 0, 0, 0xff, 0, 0];
+
+fn bytes(structures: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = vec![47, 0b11];
+    body.resize(12, 0);
+    body.extend(structures.concat());
+    table(b"DMAR", &body)
+}
+
+fn read(table: Vec<u8>) -> Result<Dmar, AcpiError> {
+    Dmar::read(Part::table(
+        FakeMemory::default().put(0x1000, table),
+        Spa(0x1000),
+    )?)
+}
+
+fn reason(structures: &[Vec<u8>]) -> &'static str {
+    match read(bytes(structures)) {
+        Err(AcpiError::Damaged { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn units_and_regions_come_with_their_devices() {
+    let structures = [
+        drhd(0, 0xfed9_0000, &SCOPES[..8]),
+        drhd(1, 0xfed9_1000, &SCOPES[8..]),
+        rmrr(0x7f00_0000, 0x7f0f_ffff, &SCOPES),
+        structure(kind::ATSR, &[0; 4]),
+        structure(99, &[1, 2, 3]),
+    ];
+    let dmar = read(bytes(&structures)).unwrap();
+    assert_eq!(
+        (
+            dmar.host_address_width,
+            dmar.interrupt_remapping,
+            dmar.x2apic_opt_out
+        ),
+        (48, true, true)
+    );
+    assert_eq!(dmar.ats_reports, 1);
+    let [first, rest] = dmar.units.as_slice() else {
+        panic!("{:?}", dmar.units)
+    };
+    assert_eq!((first.registers, first.include_all), (Spa(0xfed9_0000), false));
+    assert_eq!((rest.registers, rest.include_all), (Spa(0xfed9_1000), true));
+    assert_eq!(dmar.scopes(first.scopes)[0].path.as_slice(), [[0x1f, 2]]);
+    let [io_apic] = dmar.scopes(rest.scopes) else {
+        panic!("{:?}", rest.scopes)
+    };
+    assert_eq!(
+        (io_apic.kind, io_apic.start_bus, io_apic.enumeration_id),
+        (ScopeKind::IO_APIC, 0xff, 0)
+    );
+    let region = dmar.reserved_regions[0];
+    assert_eq!(
+        region.range,
+        SpaRange::new(Spa(0x7f00_0000), Spa(0x7f10_0000)).unwrap()
+    );
+    assert_eq!((region.segment, dmar.scopes(region.scopes).len()), (1, 2));
+}
+
+#[test]
+fn a_table_without_structures_has_no_units() {
+    assert!(read(bytes(&[])).unwrap().units.is_empty());
+}
+
+#[test]
+fn a_unit_without_a_place_or_at_a_place_taken_is_refused() {
+    let impossible = "a remapping unit has an impossible register address";
+    assert_eq!(reason(&[drhd(1, 0, &[])]), impossible);
+    assert_eq!(reason(&[drhd(1, 0xfed9_0800, &[])]), impossible);
+    let twice = [drhd(0, 0xfed9_0000, &SCOPES), drhd(1, 0xfed9_0000, &[])];
+    assert_eq!(reason(&twice), "two remapping units have one register address");
+}
+
+#[test]
+fn a_region_that_ends_before_it_starts_is_refused() {
+    let expected = "a reserved region ends before it starts";
+    assert_eq!(reason(&[rmrr(0x2000, 0x1000, &[])]), expected);
+    assert_eq!(reason(&[rmrr(0x2000, u64::MAX, &[])]), expected);
+}
+
+#[test]
+fn damaged_scopes_are_refused() {
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &[1, 6, 0, 0, 0, 0])]),
+        "a device scope has no whole path"
+    );
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &[1, 7, 0, 0, 0, 0, 1])]),
+        "a device scope has no whole path"
+    );
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &[1, 9, 0, 0])]),
+        "a structure has an impossible length"
+    );
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &[1, 0, 0, 0])]),
+        "a structure has an impossible length"
+    );
+    let mut long = vec![1, 6 + 2 * 7, 0, 0, 0, 0];
+    long.resize(20, 0);
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &long)]),
+        "a device scope's path is too long"
+    );
+}
+
+#[test]
+fn more_than_is_supported_is_refused() {
+    let units: Vec<_> = (0..=MAX_UNITS as u64)
+        .map(|i| drhd(0, 0xfed0_0000 + i * 0x1000, &[]))
+        .collect();
+    assert_eq!(reason(&units), "there are too many remapping units");
+    let regions = vec![rmrr(0x1000, 0x1fff, &[]); MAX_RESERVED_REGIONS + 1];
+    assert_eq!(reason(&regions), "there are too many reserved regions");
+    assert_eq!(
+        reason(&[drhd(0, 0xfed9_0000, &SCOPES.repeat(65))]),
+        "there are too many device scopes"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_damage_makes_it_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut table = bytes(&[drhd(0, 0xfed9_0000, &SCOPES), rmrr(0x1000, 0x2fff, &SCOPES), drhd(1, 0xfed9_1000, &[])]);
+        for (place, byte) in damage {
+            let place = 36 + place.index(table.len() - 36);
+            table[place] = byte;
+        }
+        table.truncate(36 + cut.index(table.len() - 35));
+        let length = table.len() as u32;
+        table[4..8].copy_from_slice(&length.to_le_bytes());
+        seal(&mut table);
+        if let Ok(dmar) = read(table) {
+            for unit in &dmar.units {
+                prop_assert!(dmar.scopes(unit.scopes).iter().all(|scope| !scope.path.is_empty()));
+            }
+        }
+    }
+}

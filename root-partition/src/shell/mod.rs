@@ -1,11 +1,29 @@
 //! The management shell: commands in, tables or JSON out.
 //!
+//! The kernel implements [`system::System`] and [`terminal::Terminal`] and runs a [`session::Session`] as one task.
+//! Nothing here touches hardware, so that all of it is tested on the host.
+//!
 //! | module | holds |
 //! |---|---|
-//! | [`system`] | the trait by which commands see the world; the kernel implements it |
-//! | [`terminal`] | the byte stream that the shell talks over; the kernel implements it |
+//! | [`commands`] | the table of commands, and what each does |
+//! | [`console`] | the terminal as session and commands share it |
+//! | [`editor`] | line editing, history |
+//! | [`output`] | reports: tables for people, JSON for programs |
+//! | [`parser`] | a line to words |
+//! | [`session`] | one user at one terminal; scripts |
+//! | [`status`] | how a command ended |
+//! | [`system`] | the trait by which commands see the world |
+//! | [`terminal`] | the byte stream that the shell talks over |
 
+pub mod commands;
+pub mod console;
 pub mod editor;
+pub mod output;
 pub mod parser;
+pub mod session;
+pub mod status;
 pub mod system;
 pub mod terminal;
+
+#[cfg(test)]
+mod fake;

@@ -86,6 +86,11 @@ impl Editor {
         &self.line[..self.cursor]
     }
 
+    /// Whether nothing has been typed yet.
+    pub fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// The lines typed before.
     pub fn history(&self) -> &History {
         &self.history

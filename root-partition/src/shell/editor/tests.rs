@@ -221,6 +221,12 @@ fn a_line_longer_than_the_row_scrolls_and_is_entered_whole() {
 }
 
 #[test]
+fn ctrl_c_at_the_end_of_a_full_row_does_not_wrap() {
+    let world = World::typed(format!("{}\x03", "a".repeat(COLUMNS - 3 - PROMPT.len())));
+    assert_eq!(world.events, [Event::Interrupt]);
+}
+
+#[test]
 fn a_single_candidate_is_put_in_with_a_blank() {
     let mut world = World::typed("hv in");
     world.complete(3, &["info"]);

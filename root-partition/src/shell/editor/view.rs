@@ -36,9 +36,15 @@ impl View {
     }
 }
 
-/// Columns for the line. The row's last column stays empty: terminals differ in what happens after it is written.
+/// Columns at the end of the row that stay empty: two for the `^C` of an interrupt, and the last one, since terminals
+/// differ in what happens after it is written.
+const MARGIN: usize = 3;
+
+/// Columns for the line.
 fn room(prompt: &str) -> usize {
-    (COLUMNS - 1).saturating_sub(columns(prompt)).max(LEAST_COLUMNS)
+    (COLUMNS - MARGIN)
+        .saturating_sub(columns(prompt))
+        .max(LEAST_COLUMNS)
 }
 
 /// The longest start of `text` that takes at most `limit` columns.
@@ -110,7 +116,7 @@ mod tests {
         assert!(column < COLUMNS);
         let (visible, column) = view.place("> ", &line, 0);
         assert!(line.starts_with(visible));
-        assert_eq!((columns(visible), column), (COLUMNS - 3, 2));
+        assert_eq!((columns(visible), column), (COLUMNS - MARGIN - 2, 2));
     }
 
     #[test]

@@ -1,0 +1,193 @@
+//! `hv check`: the hardware that Partita needs or could use, found or missing.
+
+use hypercall_api::operator::{HardwareSupport as Hardware, IommuInfo, SystemInfo, VIRTUALIZATION_SVM};
+
+use super::{Invocation, Outcome, info, iommu};
+use crate::shell::output::{Report, Table, Value};
+use Found::{Bit, EveryIommu, System};
+use Need::{Needed, Useful};
+
+/// Whether Partita works without it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Needed,
+    Useful,
+}
+
+/// How it is looked for.
+enum Found {
+    Bit(Hardware),
+    /// On every IOMMU unit, and there is one.
+    EveryIommu(fn(&IommuInfo) -> bool),
+    System(fn(&SystemInfo) -> bool),
+}
+
+/// One piece of hardware.
+struct Check {
+    name: &'static str,
+    need: Need,
+    found: Found,
+    purpose: &'static str,
+    without: &'static str,
+}
+
+const fn check(
+    name: &'static str,
+    need: Need,
+    found: Found,
+    purpose: &'static str,
+    without: &'static str,
+) -> Check {
+    Check {
+        name,
+        need,
+        found,
+        purpose,
+        without,
+    }
+}
+
+#[rustfmt::skip]
+static CHECKS: &[Check] = &[
+    check("virtualization",          Needed, System(|system| system.virtualization != 0),
+          "partitions",                        "nothing runs: turn SVM or VT-x on in the firmware's set-up"),
+    check("nested paging",           Needed, Bit(Hardware::NESTED_PAGING),
+          "memory isolation",                  "nothing runs: the processor is too old"),
+    check("1 GiB pages",             Useful, Bit(Hardware::GIB_PAGES),
+          "fewer TLB misses",                  "memory is mapped by 2 MiB at most; more page tables and TLB misses"),
+    check("x2APIC",                  Useful, Bit(Hardware::X2APIC),
+          "interrupts",                        "the local APIC is reached by memory, slower, and at most 255 LPs run"),
+    check("TSC deadline",            Useful, Bit(Hardware::TSC_DEADLINE),
+          "exact timers",                      "timers use the APIC's counter: coarser, with two writes each"),
+    check("invariant TSC",           Useful, Bit(Hardware::INVARIANT_TSC),
+          "time in guests",                    "guests' clocks may drift when the processor changes its frequency"),
+    check("TSC scaling",             Useful, Bit(Hardware::TSC_SCALING),
+          "moving saved guests",               "a saved guest resumes only on processors of the same frequency"),
+    check("XSAVE",                   Useful, Bit(Hardware::XSAVE),
+          "AVX in guests",                     "guests have SSE but no AVX"),
+    check("next RIP",                Useful, Bit(Hardware::NEXT_RIP),
+          "fast exits",                        "instructions are decoded in software for their length"),
+    check("decode assists",          Useful, Bit(Hardware::DECODE_ASSISTS),
+          "fast emulation",                    "intercepted instructions are fetched from guest memory"),
+    check("flush by ASID",           Useful, Bit(Hardware::FLUSH_BY_ASID),
+          "fast TLB flushes",                  "a flush for one guest takes every guest's entries on that processor"),
+    check("VMCB clean bits",         Useful, Bit(Hardware::VMCB_CLEAN),
+          "fast entries",                      "each entry loads the whole VP state"),
+    check("virtual GIF",             Useful, Bit(Hardware::VIRTUAL_GIF),
+          "hypervisors in guests",             "STGI and CLGI of a nested hypervisor exit"),
+    check("virtual APIC",            Useful, Bit(Hardware::VIRTUAL_APIC),
+          "interrupts without exits",          "IPIs and end-of-interrupt writes of guests exit"),
+    check("pause filter",            Useful, Bit(Hardware::PAUSE_FILTER),
+          "overcommitted processors",          "a VP that waits for a lock spins until its time is over"),
+    check("PCI ECAM",                Useful, Bit(Hardware::ECAM),
+          "PCI configuration",                 "slower port access; no extended capabilities (AER, SR-IOV, ATS)"),
+    check("IOMMU",                   Useful, Bit(Hardware::IOMMU),
+          "DMA isolation",                     "no device assignment; a faulty device of the root can overwrite everything"),
+    check("interrupt remapping",     Useful, Bit(Hardware::INTERRUPT_REMAPPING),
+          "device assignment",                 "no device assignment: an assigned device could forge interrupts"),
+    check("extended interrupt mode", Useful, Bit(Hardware::EXTENDED_INTERRUPT_MODE),
+          "remapping in x2APIC mode",          "device interrupts reach only LPs with an APIC id below 256"),
+    check("queued invalidation",     Useful, Bit(Hardware::QUEUED_INVALIDATION),
+          "fast unmapping",                    "no interrupt remapping; invalidation by slow registers"),
+    check("IOMMU 48-bit addresses",  Useful, EveryIommu(iommu::four_levels),
+          "devices of large guests",           "an assigned device reaches the first 512 GiB of its guest"),
+    check("IOMMU large pages",       Useful, EveryIommu(iommu::large_pages),
+          "fast DMA",                          "larger I/O page tables; more IOTLB misses"),
+    check("IOMMU pass-through",      Useful, EveryIommu(iommu::pass_through),
+          "trusted devices",                   "the root's devices go through page tables, always"),
+    check("IOMMU coherent walks",    Useful, EveryIommu(iommu::coherent),
+          "cheap mapping",                     "each change of an I/O page table flushes cache lines"),
+    check("posted interrupts",       Useful, EveryIommu(iommu::posted_interrupts),
+          "assigned devices",                  "each interrupt of an assigned device exits"),
+];
+
+impl Check {
+    /// What only one vendor has says nothing of the other's processors.
+    fn applies(&self, system: &SystemInfo) -> bool {
+        let of_svm = Hardware::VMCB_CLEAN | Hardware::VIRTUAL_GIF | Hardware::DECODE_ASSISTS;
+        match self.found {
+            Bit(bit) if of_svm.contains(bit) => system.virtualization == VIRTUALIZATION_SVM,
+            _ => true,
+        }
+    }
+
+    fn found(&self, system: &SystemInfo) -> bool {
+        match self.found {
+            Bit(bit) => Hardware::from_bits_truncate(system.hardware).contains(bit),
+            EveryIommu(has) => {
+                let units = iommu::units(system);
+                !units.is_empty() && units.iter().all(has)
+            }
+            System(has) => has(system),
+        }
+    }
+}
+
+pub(super) fn run(invocation: &Invocation<'_>) -> Outcome {
+    let system = invocation.system.information()?;
+    let mut checks = Table::new(
+        "checks",
+        &[
+            ("name", "hardware"),
+            ("found", ""),
+            ("", "state"),
+            ("need", "need"),
+            ("purpose", "what for"),
+            ("without", ""),
+        ],
+    );
+    let mut missing = Table::new("", &[("", "missing"), ("", "what its absence costs")]);
+    let mut needed_missing = alloc::vec::Vec::new();
+    let mut useful_missing = alloc::vec::Vec::new();
+    for check in CHECKS.iter().filter(|check| check.applies(&system)) {
+        let found = check.found(&system);
+        let (need, absent) = match check.need {
+            Needed => ("needed", &mut needed_missing),
+            Useful => ("useful", &mut useful_missing),
+        };
+        checks.row([
+            Value::text(check.name),
+            Value::Flag(found),
+            Value::text(if found { "found" } else { "missing" }),
+            Value::text(need),
+            Value::text(check.purpose),
+            Value::text(check.without),
+        ]);
+        if !found {
+            absent.push(check.name);
+            missing.row([Value::text(check.name), Value::text(check.without)]);
+        }
+    }
+    let verdict = match (needed_missing.is_empty(), useful_missing.is_empty()) {
+        (true, true) => "all that Partita can use is here",
+        (true, false) => "Partita runs; what is missing costs speed or a feature",
+        (false, _) => "Partita cannot run here as it should: needed hardware is missing",
+    };
+    let mut report = Report::new();
+    report.failed = !needed_missing.is_empty();
+    report.push_table(checks);
+    if !missing.rows.is_empty() {
+        report.push_table(missing);
+    }
+    if !iommu::units(&system).is_empty() {
+        report.push_table(iommu::table(&system));
+    }
+    report.push_fields(
+        "",
+        [
+            (
+                "virtualization",
+                "virtualization",
+                Value::text(info::virtualization(&system)),
+            ),
+            ("needed_missing", "needed, missing", Value::texts(needed_missing)),
+            (
+                "useful_missing_count",
+                "useful, missing",
+                Value::Number(useful_missing.len() as u64),
+            ),
+            ("verdict", "verdict", Value::text(verdict)),
+        ],
+    );
+    Ok(report)
+}

@@ -1,0 +1,126 @@
+//! What may stand where the user pressed Tab.
+
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use super::{COMMANDS, Command};
+use crate::shell::{
+    parser::{self, Word},
+    system::System,
+};
+
+/// The candidates for the word at the end of `before_cursor`, sorted, and where in it that word begins.
+pub fn candidates(system: &dyn System, before_cursor: &str) -> (usize, Vec<String>) {
+    let (words, last) = parser::words_before_cursor(before_cursor);
+    let mut found = if last.quoted {
+        Vec::new()
+    } else {
+        possible(system, &words, &last)
+    };
+    // What would have to be quoted is left to the user: half a quoted word is harder to read than to type.
+    found.retain(|text| {
+        text.starts_with(&last.text) && (last.text.starts_with('-') || parser::quote(text) == *text)
+    });
+    found.sort();
+    found.dedup();
+    (last.start, found)
+}
+
+/// Everything that may follow `words`.
+fn possible(system: &dyn System, words: &[Word], last: &Word) -> Vec<String> {
+    match words {
+        [] => COMMANDS.iter().map(|row| row.noun.to_string()).collect(),
+        [help, rest @ ..] if help.text == "help" && !last.text.starts_with('-') => match rest {
+            [] => possible(system, &[], last),
+            [noun] => verbs(&noun.text),
+            _ => Vec::new(),
+        },
+        _ => match command(words) {
+            Some(command) => parameters(system, command, &words[command.words()..], last),
+            None if words.len() == 1 => verbs(&words[0].text),
+            None => Vec::new(),
+        },
+    }
+}
+
+fn verbs(noun: &str) -> Vec<String> {
+    let rows = COMMANDS
+        .iter()
+        .filter(|row| row.noun == noun && !row.verb.is_empty());
+    rows.map(|row| row.verb.to_string()).collect()
+}
+
+fn command(words: &[Word]) -> Option<&'static Command> {
+    COMMANDS.iter().find(|row| {
+        let verb = words.get(1).map_or("", |word| word.text.as_str());
+        row.noun == words[0].text && (row.verb.is_empty() || row.verb == verb)
+    })
+}
+
+fn parameters(system: &dyn System, command: &Command, given: &[Word], last: &Word) -> Vec<String> {
+    if last.text.starts_with('-') {
+        return command.all_flags().map(|flag| flag.name.to_string()).collect();
+    }
+    let takes_value = |word: &Word| {
+        let mut flags = command.all_flags();
+        word.is_flag() && flags.any(|flag| flag.name == word.text && flag.value.is_some())
+    };
+    if given.last().is_some_and(takes_value) {
+        return Vec::new();
+    }
+    let mut place = 0;
+    let mut given = given.iter();
+    while let Some(word) = given.next() {
+        if takes_value(word) {
+            given.next();
+        } else if !word.is_flag() {
+            place += 1;
+        }
+    }
+    let repeated = command.arguments.last().filter(|argument| argument.repeated);
+    let argument = command.arguments.get(place).or(repeated);
+    let values = argument.and_then(|argument| argument.values);
+    values.map(|values| values(system)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fake::FakeSystem;
+    use super::*;
+
+    fn complete(typed: &str) -> (usize, Vec<String>) {
+        candidates(&FakeSystem::new(), typed)
+    }
+
+    #[test]
+    fn nouns_verbs_flags_and_values_complete_from_the_table() {
+        for (typed, start, expected) in [
+            ("h", 0, &["help", "history", "hv"][..]),
+            ("hv s", 3, &["selftest", "stats"]),
+            ("  root ", 7, &["info", "log"]),
+            ("hv log --f", 7, &["--follow"]),
+            ("hv log -", 7, &["--follow", "--help", "--json"]),
+            ("hv selftest a", 12, &["apic-page"]),
+            ("hv selftest --json iommu", 19, &["iommu-registers"]),
+            ("hv selftest apic-page ", 22, &[]),
+            ("hv stats --vp ", 14, &[]),
+            ("help h", 5, &["help", "history", "hv"]),
+            ("help hv be", 8, &["bench"]),
+            ("help --", 5, &["--help", "--json"]),
+            ("xyzzy ", 6, &[]),
+            ("hv xyzzy ", 9, &[]),
+            ("hv 'in", 3, &[]),
+        ] {
+            let found = complete(typed);
+            assert_eq!(found.0, start, "{typed}");
+            assert_eq!(found.1, expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn an_empty_line_offers_every_first_word() {
+        assert_eq!(complete("").1.len(), 10);
+    }
+}

@@ -1,0 +1,120 @@
+//! `help` and `--help`, from the table.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use super::{COMMANDS, Command, Invocation, NOUNS, Outcome, arguments::Argument, dispatch};
+use crate::shell::{
+    output::{Report, Table, Value},
+    status::Failure,
+};
+
+pub(super) const COMMAND: Argument = Argument {
+    name: "COMMAND",
+    help: "The command, or only its noun",
+    required: false,
+    repeated: true,
+    values: None,
+};
+
+pub(super) fn run(invocation: &Invocation<'_>) -> Outcome {
+    match invocation.arguments.words() {
+        [] => Ok(all()),
+        [noun] if NOUNS.iter().any(|(name, _)| name == noun) => Ok(of_noun(noun)),
+        [first] => find(first, None),
+        [noun, verb] => find(noun, Some(verb)),
+        [_, _, extra, ..] => Err(Failure::Usage(format!(
+            "help: '{extra}' is too much: give a noun, or a noun and a verb, as in 'help hv info'"
+        ))),
+    }
+}
+
+fn find(noun: &str, verb: Option<&str>) -> Outcome {
+    dispatch::find(noun, verb).map(usage)
+}
+
+fn all() -> Report {
+    let mut report = Report::table(list(COMMANDS.iter()));
+    report.push_remark(
+        "'help hv' tells of the commands of 'hv', 'hv log --help' how one is used. --json prints data for programs.\n\
+         Tab completes; the arrow keys recall and edit; Ctrl-C ends a command.",
+    );
+    report
+}
+
+fn of_noun(noun: &str) -> Report {
+    let mut report = Report::new();
+    let about = NOUNS
+        .iter()
+        .find(|(name, _)| *name == noun)
+        .map(|(_, about)| *about);
+    report.push_fields(
+        "",
+        [
+            ("noun", "noun", Value::text(noun)),
+            ("about", "about", Value::optional(about)),
+        ],
+    );
+    report.push_table(list(COMMANDS.iter().filter(|row| row.noun == noun)));
+    report
+}
+
+fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> Table {
+    let mut table = Table::new("commands", &[("usage", "command"), ("help", "what it does")]);
+    for command in commands {
+        table.row([Value::Text(synopsis(command)), Value::text(command.help)]);
+    }
+    table
+}
+
+/// The name, and the arguments that are its own: `hv log [--follow]`.
+fn synopsis(command: &Command) -> String {
+    let mut text = command.name();
+    for argument in command.arguments {
+        let name = match argument.repeated {
+            true => format!("{}…", argument.name),
+            false => argument.name.to_string(),
+        };
+        match argument.required {
+            true => text.push_str(&format!(" {name}")),
+            false => text.push_str(&format!(" [{name}]")),
+        }
+    }
+    for flag in command.flags {
+        match flag.value {
+            Some(value) => text.push_str(&format!(" [{} {value}]", flag.name)),
+            None => text.push_str(&format!(" [{}]", flag.name)),
+        }
+    }
+    text
+}
+
+/// How `command` is used.
+pub(crate) fn usage(command: &'static Command) -> Report {
+    let mut report = Report::new();
+    let json = if command.prints_data { " [--json]" } else { "" };
+    report.push_fields(
+        "",
+        [
+            ("usage", "usage", Value::Text(synopsis(command) + json)),
+            ("help", "does", Value::text(command.help)),
+        ],
+    );
+    let mut table = Table::new("parameters", &[("name", "parameter"), ("help", "what it does")]);
+    for argument in command.arguments {
+        table.row([Value::text(argument.name), Value::text(argument.help)]);
+    }
+    let flags: Vec<_> = command.all_flags().collect();
+    for flag in flags {
+        let name = match flag.value {
+            Some(value) => format!("{} {value}", flag.name),
+            None => flag.name.to_string(),
+        };
+        table.row([Value::Text(name), Value::text(flag.help)]);
+    }
+    report.push_table(table);
+    report
+}

@@ -1,0 +1,174 @@
+//! `hv info`, `root info`, `version`.
+
+use alloc::string::{String, ToString};
+
+use hypercall_api::operator::{HardwareSupport, SystemInfo, VIRTUALIZATION_SVM, VIRTUALIZATION_VMX};
+
+use super::{Invocation, Outcome, iommu};
+use crate::shell::output::{Report, Value};
+
+const NANOSECONDS: u128 = 1_000_000_000;
+
+pub(super) fn hypervisor(invocation: &Invocation<'_>) -> Outcome {
+    let system = invocation.system.information()?;
+    let mut report = Report::new();
+    report.push_fields(
+        "",
+        [
+            ("version", "version", Value::Text(version_of(&system))),
+            (
+                "virtualization",
+                "virtualization",
+                Value::text(virtualization(&system)),
+            ),
+        ],
+    );
+    report.push_fields(
+        "cpu",
+        [
+            (
+                "vendor",
+                "processor vendor",
+                Value::Text(ascii(&system.cpu_vendor)),
+            ),
+            ("brand", "processor", Value::Text(ascii(&system.cpu_brand))),
+            (
+                "lps_running",
+                "LPs running",
+                Value::Number(system.lp_count.into()),
+            ),
+            (
+                "lps_present",
+                "LPs present",
+                Value::Number(system.lp_present.into()),
+            ),
+            (
+                "physical_address_bits",
+                "physical address bits",
+                Value::Number(system.physical_address_bits.into()),
+            ),
+            ("tsc_hz", "TSC", Value::Hertz(system.tsc_frequency)),
+            ("apic_timer_hz", "APIC timer", Value::Hertz(system.apic_frequency)),
+            ("features", "features", features(&system)),
+        ],
+    );
+    report.push_fields(
+        "memory",
+        [
+            ("total_bytes", "memory total", Value::Bytes(system.memory_total)),
+            (
+                "hypervisor_bytes",
+                "memory hypervisor",
+                Value::Bytes(system.memory_hypervisor),
+            ),
+            (
+                "hypervisor_free_bytes",
+                "  of that free",
+                Value::Bytes(system.memory_hypervisor_free),
+            ),
+            ("root_bytes", "memory root", Value::Bytes(system.memory_root)),
+        ],
+    );
+    report.push_fields(
+        "boot",
+        [("hypervisor_ns", "hypervisor start took", boot_time(&system))],
+    );
+    report.push_fields(
+        "iommu",
+        [
+            ("units", "IOMMU units", Value::Number(system.iommu_count.into())),
+            (
+                "interrupt_remapping",
+                "interrupt remapping",
+                has(&system, HardwareSupport::INTERRUPT_REMAPPING),
+            ),
+            (
+                "x2apic_opt_out",
+                "x2APIC opt-out",
+                Value::Flag(system.dmar_flags & 2 != 0),
+            ),
+            (
+                "reserved_regions",
+                "reserved regions",
+                Value::Number(system.rmrr_count.into()),
+            ),
+        ],
+    );
+    if !iommu::units(&system).is_empty() {
+        report.push_table(iommu::table(&system));
+    }
+    Ok(report)
+}
+
+pub(super) fn root(invocation: &Invocation<'_>) -> Outcome {
+    let root = invocation.system.root();
+    let uptime = u64::try_from(root.uptime.as_nanos()).unwrap_or(u64::MAX);
+    let mut report = Report::new();
+    report.push_fields(
+        "",
+        [
+            ("version", "version", Value::text(env!("CARGO_PKG_VERSION"))),
+            ("vps", "VPs", Value::Number(invocation.system.vp_count().into())),
+            ("heap_total_bytes", "heap total", Value::Bytes(root.heap_total)),
+            ("heap_used_bytes", "heap used", Value::Bytes(root.heap_used)),
+            ("tasks", "tasks", Value::Number(root.tasks)),
+            ("uptime_ns", "uptime", Value::Nanoseconds(uptime)),
+        ],
+    );
+    Ok(report)
+}
+
+pub(super) fn version(invocation: &Invocation<'_>) -> Outcome {
+    let hypervisor = invocation.system.information().map(|system| version_of(&system));
+    let mut report = Report::new();
+    report.push_fields(
+        "",
+        [
+            ("product", "product", Value::text("Partita")),
+            // The hypervisor may not answer; the root's version is still worth showing.
+            ("hypervisor", "hypervisor", Value::optional(hypervisor.ok())),
+            ("root", "root", Value::text(env!("CARGO_PKG_VERSION"))),
+        ],
+    );
+    Ok(report)
+}
+
+/// The processor's vendor-neutral name for what runs guests.
+pub(super) fn virtualization(system: &SystemInfo) -> &'static str {
+    match system.virtualization {
+        VIRTUALIZATION_SVM => "AMD-V",
+        VIRTUALIZATION_VMX => "Intel VT-x",
+        _ => "unknown",
+    }
+}
+
+fn version_of(system: &SystemInfo) -> String {
+    let [major, minor, patch, _] = system.version;
+    alloc::format!("{major}.{minor}.{patch}")
+}
+
+/// Zero-padded ASCII. Processors put blanks around their names.
+fn ascii(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).trim().to_string()
+}
+
+fn boot_time(system: &SystemInfo) -> Value {
+    let ticks = system.tsc_at_root.saturating_sub(system.tsc_at_entry);
+    let time = (u128::from(ticks) * NANOSECONDS).checked_div(system.tsc_frequency.into());
+    time.and_then(|time| u64::try_from(time).ok())
+        .map_or(Value::None, Value::Nanoseconds)
+}
+
+/// The names of the bits, as in the table of `hv check`.
+fn features(system: &SystemInfo) -> Value {
+    let bits = HardwareSupport::from_bits_truncate(system.hardware);
+    Value::texts(
+        bits.iter_names()
+            .map(|(name, _)| name.to_lowercase().replace('_', "-")),
+    )
+}
+
+fn has(system: &SystemInfo, bit: HardwareSupport) -> Value {
+    Value::Flag(HardwareSupport::from_bits_truncate(system.hardware).contains(bit))
+}

@@ -1,0 +1,223 @@
+//! The table of commands. The dispatcher, `help`, completion and the suggestions for misspelt names all read it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`arguments`] | what a row says of arguments and flags, and the words of a line bound to it |
+//! | [`bench`] | `hv bench` |
+//! | [`check`] | `hv check` |
+//! | [`complete`] | Tab |
+//! | [`devices`] | `dev list` |
+//! | [`dispatch`] | a line to a row; suggestions |
+//! | [`help`] | `help`, `--help` |
+//! | [`info`] | `hv info`, `root info`, `version` |
+//! | [`iommu`] | the IOMMU's capability registers |
+//! | [`log`] | `hv log`, `root log` |
+//! | [`own`] | the shell's own: `clear`, `echo`, `history` |
+//! | [`power`] | `poweroff`, `reboot` |
+//! | [`selftest`] | `hv selftest` |
+//! | [`stats`] | `hv stats` |
+
+pub mod arguments;
+mod bench;
+mod check;
+pub mod complete;
+mod devices;
+pub mod dispatch;
+pub(crate) mod help;
+mod info;
+mod iommu;
+mod log;
+mod own;
+mod power;
+mod selftest;
+mod stats;
+
+use alloc::{format, string::String};
+
+use self::arguments::{Argument, Arguments, Flag};
+use super::{
+    console::Console,
+    editor::history::History,
+    output::Report,
+    status::Failure,
+    system::{Pending, System},
+};
+use Run::{Later, Now};
+
+/// Every command. One without a verb stands under its noun alone.
+#[rustfmt::skip]
+pub static COMMANDS: &[Command] = &[
+    //      noun        verb        help                                                        handler
+    command("hv",       "info",     "Show version, processors, memory, features and IOMMU",     Now(info::hypervisor)).json(),
+    command("hv",       "log",      "Show the hypervisor's log",                                Later(log::hypervisor)).flags(&[log::FOLLOW]).json(),
+    command("hv",       "stats",    "Show exits by reason, hypercalls and run time of each VP", Now(stats::run)).flags(&[stats::VP]).json(),
+    command("hv",       "check",    "Check the hardware: what is needed or useful, and missing", Now(check::run)).json(),
+    command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
+    command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
+    command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
+    command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
+    command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
+    command("version",  "",         "Show the version",                                         Now(info::version)).json(),
+    command("help",     "",         "Show the commands, those of a noun, or how one is used",   Now(help::run)).arguments(&[help::COMMAND]).json(),
+    command("history",  "",         "Show the lines typed before",                              Now(own::history)).json(),
+    command("echo",     "",         "Print its arguments",                                      Now(own::echo)).arguments(&[own::TEXT]),
+    command("clear",    "",         "Clear the screen",                                         Now(own::clear)),
+    command("poweroff", "",         "Power the machine off",                                    Now(power::off)).ends_session(),
+    command("reboot",   "",         "Reset the machine",                                        Now(power::reboot)).ends_session(),
+];
+
+/// The nouns that have verbs, in the order of the help, with what they are about.
+pub static NOUNS: &[(&str, &str)] = &[
+    ("hv", "the hypervisor"),
+    ("dev", "devices"),
+    ("root", "the root partition"),
+];
+
+/// A row of the table.
+pub struct Command {
+    /// What it is about, or its only word.
+    pub noun: &'static str,
+    /// What it does; empty where the noun says it.
+    pub verb: &'static str,
+    /// Its arguments, in their order.
+    pub arguments: &'static [Argument],
+    /// Its flags beside `--help` and `--json`.
+    pub flags: &'static [Flag],
+    /// One line, without a full stop.
+    pub help: &'static str,
+    /// What runs.
+    pub run: Run,
+    /// It prints data, so that it takes `--json`.
+    pub prints_data: bool,
+    /// When it succeeds there is no next prompt.
+    pub ends_session: bool,
+}
+
+/// What a handler returns.
+pub type Outcome = Result<Report, Failure>;
+
+/// A handler.
+pub enum Run {
+    /// One that is done at once.
+    Now(for<'a> fn(&'a Invocation<'a>) -> Outcome),
+    /// One that takes time. Ctrl-C drops its future.
+    Later(for<'a> fn(&'a Invocation<'a>) -> Pending<'a, Outcome>),
+}
+
+/// What a handler works with.
+pub struct Invocation<'a> {
+    /// The world.
+    pub system: &'a dyn System,
+    /// What stood behind the command's name.
+    pub arguments: &'a Arguments,
+    /// For output before the report, and input.
+    pub console: &'a Console,
+    /// The lines typed before.
+    pub history: &'a History,
+}
+
+const fn command(noun: &'static str, verb: &'static str, help: &'static str, run: Run) -> Command {
+    Command {
+        noun,
+        verb,
+        arguments: &[],
+        flags: &[],
+        help,
+        run,
+        prints_data: false,
+        ends_session: false,
+    }
+}
+
+impl Command {
+    const fn arguments(mut self, arguments: &'static [Argument]) -> Self {
+        self.arguments = arguments;
+        self
+    }
+
+    const fn flags(mut self, flags: &'static [Flag]) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    const fn json(mut self) -> Self {
+        self.prints_data = true;
+        self
+    }
+
+    const fn ends_session(mut self) -> Self {
+        self.ends_session = true;
+        self
+    }
+
+    /// Its words: `hv info`, `version`.
+    pub fn name(&self) -> String {
+        match self.verb {
+            "" => String::from(self.noun),
+            verb => format!("{} {verb}", self.noun),
+        }
+    }
+
+    /// The number of words of its name.
+    pub fn words(&self) -> usize {
+        1 + usize::from(!self.verb.is_empty())
+    }
+
+    /// All flags that it takes.
+    pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        let json = self.prints_data.then_some(&arguments::JSON);
+        self.flags.iter().chain(json).chain([&arguments::HELP])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn names_are_unique_and_nouns_are_described() {
+        for (index, row) in COMMANDS.iter().enumerate() {
+            let name = row.name();
+            assert!(
+                COMMANDS[..index].iter().all(|other| other.name() != name),
+                "{name}"
+            );
+            assert_eq!(
+                row.verb.is_empty(),
+                !NOUNS.iter().any(|(noun, _)| *noun == row.noun),
+                "{name}"
+            );
+        }
+        for (noun, _) in NOUNS {
+            assert!(
+                COMMANDS.iter().any(|row| row.noun == *noun),
+                "{noun} has no commands"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_are_well_formed() {
+        for row in COMMANDS {
+            let name = row.name();
+            assert!(
+                !row.help.is_empty() && !row.help.ends_with('.') && row.help.len() <= 60,
+                "{name}"
+            );
+            assert!(row.all_flags().all(|flag| flag.name.starts_with("--")), "{name}");
+            let optional: Vec<bool> = row.arguments.iter().map(|argument| !argument.required).collect();
+            assert!(
+                optional.is_sorted(),
+                "{name}: a required argument behind an optional one"
+            );
+            let repeated = row
+                .arguments
+                .iter()
+                .rev()
+                .skip(1)
+                .any(|argument| argument.repeated);
+            assert!(!repeated, "{name}: only the last argument may be repeated");
+        }
+    }
+}

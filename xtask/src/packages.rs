@@ -14,7 +14,7 @@ use crate::lock::FileLock;
 use crate::paths;
 
 /// Raise this when the wrapper scripts change, so that they are written anew.
-const WRAPPER_VERSION: u32 = 1;
+const WRAPPER_VERSION: u32 = 2;
 
 /// Packages that belong together, and the programs of them that we start.
 #[derive(Debug)]
@@ -108,14 +108,15 @@ pub const OVMF: PackageSet = PackageSet {
     programs: &[],
 };
 
-/// The second emulator, which has VMX.
+/// The second emulator, which has VMX. Its configuration must say
+/// `sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy`: on a host without sound it crashes otherwise.
 pub const BOCHS: PackageSet = PackageSet {
     name: "bochs",
     purpose: "the VMX emulator",
     packages: &["bochs", "bochs-term", "bochsbios", "vgabios"],
     programs: &[Program {
         name: "bochs",
-        path: "usr/bin/bochs",
+        path: "usr/bin/bochs-bin",
         arguments: "",
         variables: "BXSHARE=@/usr/share/bochs LTDL_LIBRARY_PATH=@/usr/lib/x86_64-linux-gnu/bochs/plugins",
     }],

@@ -32,6 +32,12 @@ pub(super) enum Entry {
     Table(Table),
 }
 
+/// Index of the entry for `address` in a table of this level.
+#[inline]
+pub(super) const fn index(address: u64, level: u8) -> usize {
+    (address >> (12 + 9 * level)) as usize % ENTRIES
+}
+
 /// The physical address that a page's entry leads to.
 #[inline]
 pub(super) fn target(page: u64) -> Spa {
@@ -78,6 +84,21 @@ impl Table {
                 level: self.level - 1,
             })
         }
+    }
+
+    /// The page that maps `address`, and the level of its entry. `self` is a root. Written with constant levels, which the
+    /// compiler unrolls: exits wait for it.
+    #[inline]
+    pub(super) fn find_page(self, address: u64) -> Option<(u64, u8)> {
+        let mut frame = self.frame;
+        for level in [3, 2, 1, 0] {
+            match (Self { frame, level }).get(index(address, level)) {
+                Entry::Empty => return None,
+                Entry::Page(page) => return Some((page, level)),
+                Entry::Table(child) => frame = child.frame,
+            }
+        }
+        None
     }
 
     /// Makes the entry a page; `bits` are the format's access bits.

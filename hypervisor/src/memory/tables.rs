@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use super::address::{ADDRESS_LIMIT, FRAME_SIZE, Frame, PageSize, Spa};
 use super::frames::FrameSource;
-use super::table::{ENTRIES, Entry, Spares, Table, target};
+use super::table::{ENTRIES, Entry, Spares, Table, index, target};
 
 /// Addresses that four levels translate.
 pub const TRANSLATED: u64 = 1 << 48;
@@ -83,11 +83,6 @@ enum Change<A> {
 /// Bytes that an entry of a table of this level covers.
 const fn covered(level: u8) -> u64 {
     FRAME_SIZE << (9 * level)
-}
-
-#[inline]
-const fn index(address: u64, level: u8) -> usize {
-    (address >> (12 + 9 * level)) as usize % ENTRIES
 }
 
 impl Span {
@@ -189,26 +184,18 @@ impl<F: Format> Tables<F> {
         if address >= TRANSLATED {
             return None;
         }
-        let mut table = self.root;
-        loop {
-            match table.get(index(address, table.level())) {
-                Entry::Empty => return None,
-                Entry::Table(child) => table = child,
-                Entry::Page(page) => {
-                    let size = match table.level() {
-                        0 => PageSize::Small4K,
-                        1 => PageSize::Large2M,
-                        _ => PageSize::Huge1G,
-                    };
-                    let spa = Spa(target(page).0 + address % size.bytes());
-                    return Some(Mapping {
-                        spa,
-                        size,
-                        access: F::access(page),
-                    });
-                }
-            }
-        }
+        let (page, level) = self.root.find_page(address)?;
+        let size = match level {
+            0 => PageSize::Small4K,
+            1 => PageSize::Large2M,
+            _ => PageSize::Huge1G,
+        };
+        let spa = Spa(target(page).0 + address % size.bytes());
+        Some(Mapping {
+            spa,
+            size,
+            access: F::access(page),
+        })
     }
 
     /// Frees every table. The caller has made sure that no processor uses them.

@@ -5,7 +5,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{COMMANDS, Command};
+use super::{COMMANDS, Command, dispatch};
 use crate::shell::{
     parser::{self, Word},
     system::System,
@@ -30,33 +30,25 @@ pub fn candidates(system: &dyn System, before_cursor: &str) -> (usize, Vec<Strin
 
 /// Everything that may follow `words`.
 fn possible(system: &dyn System, words: &[Word], last: &Word) -> Vec<String> {
-    match words {
-        [] => COMMANDS.iter().map(|row| row.noun.to_string()).collect(),
-        [help, rest @ ..] if help.text == "help" && !last.text.starts_with('-') => match rest {
-            [] => possible(system, &[], last),
-            [noun] => verbs(&noun.text),
-            _ => Vec::new(),
-        },
-        _ => match command(words) {
-            Some(command) => parameters(system, command, &words[command.words()..], last),
-            None if words.len() == 1 => verbs(&words[0].text),
-            None => Vec::new(),
+    let is_flag = last.text.starts_with('-');
+    let names: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+    match names.as_slice() {
+        ["help", about @ ..] if !is_flag => next_words(about),
+        _ => match dispatch::find(COMMANDS, &names) {
+            Ok(command) => parameters(system, command, &words[command.words().count()..], last),
+            Err(_) => next_words(&names),
         },
     }
 }
 
-fn verbs(noun: &str) -> Vec<String> {
+/// The words that go on from `names` to the name of a command.
+fn next_words(names: &[&str]) -> Vec<String> {
     let rows = COMMANDS
         .iter()
-        .filter(|row| row.noun == noun && !row.verb.is_empty());
-    rows.map(|row| row.verb.to_string()).collect()
-}
-
-fn command(words: &[Word]) -> Option<&'static Command> {
-    COMMANDS.iter().find(|row| {
-        let verb = words.get(1).map_or("", |word| word.text.as_str());
-        row.noun == words[0].text && (row.verb.is_empty() || row.verb == verb)
-    })
+        .filter(|row| row.match_words(names) == names.len());
+    rows.filter_map(|row| row.words().nth(names.len()))
+        .map(str::to_string)
+        .collect()
 }
 
 fn parameters(system: &dyn System, command: &Command, given: &[Word], last: &Word) -> Vec<String> {

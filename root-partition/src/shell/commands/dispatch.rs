@@ -6,8 +6,13 @@ use alloc::{
     vec::Vec,
 };
 
+use core::cmp::Reverse;
+
 use super::{COMMANDS, Command, arguments::Arguments};
 use crate::shell::{parser, status::Failure};
+
+/// Characters of a name that are compared; what is longer is no misspelling.
+const LONGEST_NAME: usize = 64;
 
 /// A line that was understood.
 pub struct Call {
@@ -23,69 +28,88 @@ pub fn resolve(line: &str) -> Result<Option<Call>, Failure> {
     if words.is_empty() {
         return Ok(None);
     }
-    let verb = words.get(1).filter(|word| !word.is_flag());
-    let command = find(&words[0].text, verb.map(|word| word.text.as_str()))?;
-    let arguments = Arguments::bind(command, &words[command.words()..])?;
+    let names: Vec<&str> = words
+        .iter()
+        .take_while(|word| !word.is_flag())
+        .map(|word| word.text.as_str())
+        .collect();
+    let command = find(COMMANDS, &names)?;
+    let arguments = Arguments::bind(command, &words[command.words().count()..])?;
     Ok(Some(Call { command, arguments }))
 }
 
-/// The command of these words; `verb` is what follows the first word, whether or not it is a verb.
-pub fn find(noun: &str, verb: Option<&str>) -> Result<&'static Command, Failure> {
-    let of_noun: Vec<&'static Command> = COMMANDS.iter().filter(|row| row.noun == noun).collect();
-    let matching = of_noun
+/// The row of `table` whose name `words` begin with.
+pub fn find<'t>(table: &'t [Command], words: &[&str]) -> Result<&'t Command, Failure> {
+    let named = table
         .iter()
-        .find(|row| row.verb.is_empty() || Some(row.verb) == verb);
-    match (matching, verb) {
-        (Some(command), _) => Ok(command),
-        (None, None) if !of_noun.is_empty() => {
-            let names: Vec<String> = of_noun.iter().map(|row| row.name()).collect();
-            Err(Failure::Usage(format!(
-                "'{noun}' needs a verb: {} ('help {noun}' tells what they do)",
-                names.join(", ")
-            )))
-        }
-        _ => Err(unknown(noun, verb)),
+        .filter(|row| row.match_words(words) == row.words().count());
+    match named.max_by_key(|row| row.words().count()) {
+        Some(command) => Ok(command),
+        None => Err(Failure::Usage(explain(table, words))),
     }
 }
 
-/// The error for a command that does not exist, with the one that was probably meant.
-fn unknown(noun: &str, verb: Option<&str>) -> Failure {
-    let both = verb.map(|verb| format!("{noun} {verb}"));
-    let nouns: Vec<&str> = COMMANDS.iter().map(|row| row.noun).collect();
-    let is_noun = nouns.contains(&noun);
-    // With a noun that exists, only the verb can be misspelt.
-    let rows = COMMANDS
+/// Why no row has the name that `words` begin with, and which one was probably meant.
+fn explain(table: &[Command], words: &[&str]) -> String {
+    let known = table.iter().map(|row| row.match_words(words)).max().unwrap_or(0);
+    let (right, rest) = words.split_at(known);
+    let right = right.join(" ");
+    let rows: Vec<&Command> = table
         .iter()
-        .filter(|row| !row.verb.is_empty() && (!is_noun || row.noun == noun));
-    let names: Vec<String> = rows.map(Command::name).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let near = both.as_deref().and_then(|both| closest(both, &names));
-    let (typed, advice) = match (both, near) {
-        (Some(both), Some(near)) => (both, format!("did you mean '{near}'?")),
-        (Some(both), None) if is_noun => (both, format!("'help {noun}' lists what '{noun}' can do")),
-        _ => {
-            let advice = match closest(noun, &nouns) {
-                Some(near) => format!("did you mean '{near}'?"),
-                None => String::from("'help' lists the commands"),
-            };
-            (noun.to_string(), advice)
-        }
+        .filter(|row| row.match_words(words) == known)
+        .collect();
+    let Some(wrong) = rest.first() else {
+        return match right.is_empty() {
+            // A flag alone.
+            true => String::from("a command begins with its name: 'help' lists the commands"),
+            false => format!(
+                "'{right}' needs a verb: {} ('help {right}' tells what they do)",
+                rows.iter().map(|row| row.name()).collect::<Vec<_>>().join(", ")
+            ),
+        };
     };
-    Failure::Usage(format!("unknown command '{typed}': {advice}"))
+    let near = nearest(&rows, words).or_else(|| {
+        let nouns: Vec<&str> = rows.iter().map(|row| row.noun).collect();
+        let noun = closest(wrong, &nouns).filter(|_| known == 0)?;
+        Some((wrong.to_string(), noun.to_string()))
+    });
+    match near {
+        Some((typed, near)) => format!("unknown command '{typed}': did you mean '{near}'?"),
+        None if known == 0 => format!("unknown command '{wrong}': 'help' lists the commands"),
+        None => format!("unknown command '{right} {wrong}': 'help {right}' lists what '{right}' can do"),
+    }
 }
 
-/// The one of `candidates` that differs from `typed` in so few characters that a typing error explains it.
-pub fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    let typed: Vec<char> = typed.chars().take(64).collect();
-    let allowed = (typed.len() / 3).clamp(1, 3);
-    let rated = candidates.iter().map(|&candidate| {
-        (
-            distance(&typed, &candidate.chars().collect::<Vec<_>>()),
-            candidate,
-        )
+/// The name of a row that `words` may be a misspelling of, and the words that are. Of two that are as near, the longer.
+fn nearest(rows: &[&Command], words: &[&str]) -> Option<(String, String)> {
+    let rated = rows.iter().filter_map(|row| {
+        let length = row.words().count();
+        let typed = words.get(..length)?.join(" ");
+        Some((
+            misspelling(&typed, &row.name())?,
+            Reverse(length),
+            typed,
+            row.name(),
+        ))
     });
-    let (best, candidate) = rated.min_by_key(|(distance, _)| *distance)?;
-    (best <= allowed).then_some(candidate)
+    let (_, _, typed, name) = rated.min()?;
+    Some((typed, name))
+}
+
+/// The one of `candidates` that `typed` may be a misspelling of.
+pub fn closest<'c>(typed: &str, candidates: &[&'c str]) -> Option<&'c str> {
+    let rated = candidates
+        .iter()
+        .filter_map(|&candidate| Some((misspelling(typed, candidate)?, candidate)));
+    Some(rated.min_by_key(|(distance, _)| *distance)?.1)
+}
+
+/// The number of typing errors that lead from `meant` to `typed`, where they are few enough to explain it.
+fn misspelling(typed: &str, meant: &str) -> Option<usize> {
+    let typed: Vec<char> = typed.chars().take(LONGEST_NAME).collect();
+    let meant: Vec<char> = meant.chars().take(LONGEST_NAME).collect();
+    let distance = distance(&typed, &meant);
+    (distance <= (typed.len() / 3).clamp(1, 3)).then_some(distance)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that lead from `a` to `b` (optimal string alignment).
@@ -108,7 +132,9 @@ fn distance(a: &[char], b: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Run;
     use super::*;
+    use crate::shell::output::Report;
 
     fn error(line: &str) -> String {
         match resolve(line) {
@@ -157,6 +183,47 @@ mod tests {
             "'root' needs a verb: root info, root log ('help root' tells what they do)"
         );
         assert_eq!(error("root --json"), error("root"));
+    }
+
+    #[test]
+    fn names_may_have_three_words() {
+        let row = |noun, verb| super::super::command(noun, verb, "", Run::Now(|_| Ok(Report::new())));
+        let table = [
+            row("net", "list"),
+            row("net", "forward add"),
+            row("net", "forward list"),
+        ];
+        let find = |words: &[&str]| {
+            find(&table, words)
+                .map(Command::name)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            find(&["net", "forward", "list", "web"]),
+            Ok("net forward list".into())
+        );
+        assert_eq!(
+            find(&["net", "forward"]),
+            Err("'net forward' needs a verb: net forward add, net forward list \
+                 ('help net forward' tells what they do)"
+                .into())
+        );
+        assert_eq!(
+            find(&["net", "forward", "ad", "web"]),
+            Err("unknown command 'net forward ad': did you mean 'net forward add'?".into())
+        );
+        assert_eq!(
+            find(&["nte", "forwrad", "add"]),
+            Err("unknown command 'nte forwrad add': did you mean 'net forward add'?".into())
+        );
+    }
+
+    #[test]
+    fn a_flag_is_no_command() {
+        assert_eq!(
+            error("--json hv info"),
+            "a command begins with its name: 'help' lists the commands"
+        );
     }
 
     #[test]

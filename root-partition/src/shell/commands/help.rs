@@ -7,45 +7,41 @@ use alloc::{
 };
 
 use super::{COMMANDS, Command, Invocation, NOUNS, Outcome, arguments::Argument, dispatch};
-use crate::shell::{
-    output::{Report, Table, Value},
-    status::Failure,
-};
+use crate::shell::output::{Report, Table, Value};
 
 pub(super) const COMMAND: Argument = Argument {
     name: "COMMAND",
-    help: "The command, or only its noun",
+    help: "The command, or only its first words",
     required: false,
     repeated: true,
     values: None,
 };
 
 pub(super) fn run(invocation: &Invocation<'_>) -> Outcome {
-    match invocation.arguments.words() {
-        [] => Ok(all()),
-        [noun] if NOUNS.iter().any(|(name, _)| name == noun) => Ok(of_noun(noun)),
-        [first] => find(first, None),
-        [noun, verb] => find(noun, Some(verb)),
-        [_, _, extra, ..] => Err(Failure::Usage(format!(
-            "help: '{extra}' is too much: give a noun, or a noun and a verb, as in 'help hv info'"
-        ))),
+    let words: Vec<&str> = invocation.arguments.words().iter().map(String::as_str).collect();
+    // Those that begin with all the words: `help net`, `help net forward`.
+    let below = COMMANDS
+        .iter()
+        .filter(|row| row.match_words(&words) == words.len() && row.words().count() > words.len());
+    let below: Vec<&Command> = below.collect();
+    match words.first() {
+        None => Ok(all()),
+        Some(noun) if !below.is_empty() => Ok(of_noun(noun, &below)),
+        Some(_) => dispatch::find(COMMANDS, &words).map(usage),
     }
-}
-
-fn find(noun: &str, verb: Option<&str>) -> Outcome {
-    dispatch::find(noun, verb).map(usage)
 }
 
 fn all() -> Report {
     let mut report = Report::table(list(COMMANDS.iter()));
     report.push_remark(
-        "'help hv' tells of the commands of 'hv', 'hv log --help' how one is used. --json prints data for programs.\n\
-         Tab completes; the arrow keys recall and edit; Ctrl-C ends a command.",
+        "'help hv' tells of the commands of 'hv', 'hv log --help' how one is used.\n\
+         --json prints data for programs. Tab completes, the arrow keys recall and edit,\n\
+         Ctrl-C ends a command.",
     );
     report
 }
 
-fn of_noun(noun: &str) -> Report {
+fn of_noun(noun: &str, commands: &[&Command]) -> Report {
     let mut report = Report::new();
     let about = NOUNS
         .iter()
@@ -58,7 +54,7 @@ fn of_noun(noun: &str) -> Report {
             ("about", "about", Value::optional(about)),
         ],
     );
-    report.push_table(list(COMMANDS.iter().filter(|row| row.noun == noun)));
+    report.push_table(list(commands.iter().copied()));
     report
 }
 
@@ -93,7 +89,7 @@ fn synopsis(command: &Command) -> String {
 }
 
 /// How `command` is used.
-pub(crate) fn usage(command: &'static Command) -> Report {
+pub(crate) fn usage(command: &Command) -> Report {
     let mut report = Report::new();
     let json = if command.prints_data { " [--json]" } else { "" };
     report.push_fields(
@@ -107,8 +103,7 @@ pub(crate) fn usage(command: &'static Command) -> Report {
     for argument in command.arguments {
         table.row([Value::text(argument.name), Value::text(argument.help)]);
     }
-    let flags: Vec<_> = command.all_flags().collect();
-    for flag in flags {
+    for flag in command.all_flags() {
         let name = match flag.value {
             Some(value) => format!("{} {value}", flag.name),
             None => flag.name.to_string(),

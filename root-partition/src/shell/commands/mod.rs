@@ -32,7 +32,7 @@ mod power;
 mod selftest;
 mod stats;
 
-use alloc::{format, string::String};
+use alloc::{string::String, vec::Vec};
 
 use self::arguments::{Argument, Arguments, Flag};
 use super::{
@@ -50,15 +50,15 @@ pub static COMMANDS: &[Command] = &[
     //      noun        verb        help                                                        handler
     command("hv",       "info",     "Show version, processors, memory, features and IOMMU",     Now(info::hypervisor)).json(),
     command("hv",       "log",      "Show the hypervisor's log",                                Later(log::hypervisor)).flags(&[log::FOLLOW]).json(),
-    command("hv",       "stats",    "Show exits by reason, hypercalls and run time of each VP", Now(stats::run)).flags(&[stats::VP]).json(),
-    command("hv",       "check",    "Check the hardware: what is needed or useful, and missing", Now(check::run)).json(),
+    command("hv",       "stats",    "Show each VP's exits, hypercalls and run time",            Now(stats::run)).flags(&[stats::VP]).json(),
+    command("hv",       "check",    "Check for hardware that is needed or useful",               Now(check::run)).json(),
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
     command("version",  "",         "Show the version",                                         Now(info::version)).json(),
-    command("help",     "",         "Show the commands, those of a noun, or how one is used",   Now(help::run)).arguments(&[help::COMMAND]).json(),
+    command("help",     "",         "Show all commands, or how one is used",                    Now(help::run)).arguments(&[help::COMMAND]).json(),
     command("history",  "",         "Show the lines typed before",                              Now(own::history)).json(),
     command("echo",     "",         "Print its arguments",                                      Now(own::echo)).arguments(&[own::TEXT]),
     command("clear",    "",         "Clear the screen",                                         Now(own::clear)),
@@ -77,7 +77,7 @@ pub static NOUNS: &[(&str, &str)] = &[
 pub struct Command {
     /// What it is about, or its only word.
     pub noun: &'static str,
-    /// What it does; empty where the noun says it.
+    /// What it does; empty where the noun says it, more than one word where one is not enough (`forward add`).
     pub verb: &'static str,
     /// Its arguments, in their order.
     pub arguments: &'static [Argument],
@@ -150,17 +150,21 @@ impl Command {
         self
     }
 
-    /// Its words: `hv info`, `version`.
+    /// Its name: `hv info`, `version`.
     pub fn name(&self) -> String {
-        match self.verb {
-            "" => String::from(self.noun),
-            verb => format!("{} {verb}", self.noun),
-        }
+        self.words().collect::<Vec<_>>().join(" ")
     }
 
-    /// The number of words of its name.
-    pub fn words(&self) -> usize {
-        1 + usize::from(!self.verb.is_empty())
+    /// The words of its name.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let verbs = self.verb.split(' ').filter(|verb| !verb.is_empty());
+        core::iter::once(self.noun).chain(verbs)
+    }
+
+    /// How many words of its name `words` begin with.
+    pub fn match_words(&self, words: &[&str]) -> usize {
+        let same = self.words().zip(words).take_while(|(own, word)| own == *word);
+        same.count()
     }
 
     /// All flags that it takes.
@@ -173,7 +177,6 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     #[test]
     fn names_are_unique_and_nouns_are_described() {
@@ -202,7 +205,7 @@ mod tests {
         for row in COMMANDS {
             let name = row.name();
             assert!(
-                !row.help.is_empty() && !row.help.ends_with('.') && row.help.len() <= 60,
+                !row.help.is_empty() && !row.help.ends_with('.') && row.help.len() <= 52,
                 "{name}"
             );
             assert!(row.all_flags().all(|flag| flag.name.starts_with("--")), "{name}");

@@ -51,7 +51,7 @@ pub struct SystemInfo {
     /// The IOMMU units.
     pub iommu: [IommuInfo; MAX_IOMMUS],
 }
-const _: () = assert!(size_of::<SystemInfo>() <= 4096 && size_of::<SystemInfo>() % 8 == 0);
+const _: () = assert!(size_of::<SystemInfo>() <= 4096 && size_of::<SystemInfo>().is_multiple_of(8));
 
 /// One IOMMU unit, as found.
 #[repr(C)]

@@ -31,7 +31,7 @@ impl ReferenceTsc {
 
     /// Reference time at `tsc`, in 100 ns.
     pub const fn time(&self, tsc: u64) -> u64 {
-        ((tsc as u128 * self.scale as u128 >> 64) as u64).wrapping_add(self.offset as u64)
+        (((tsc as u128 * self.scale as u128) >> 64) as u64).wrapping_add(self.offset as u64)
     }
 }
 

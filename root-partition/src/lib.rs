@@ -1,2 +1,39 @@
-//! Placeholder, filled by the next commits.
-#![no_std]
+//! The root partition: a small asynchronous kernel that runs as the hypervisor's privileged guest, with the machine's
+//! memory at its own addresses and the machine's devices in its hands.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`start`] | from the entry to the shell: read this first |
+//! | [`boot`] | what the hypervisor hands over |
+//! | [`memory`] | page tables, frames, heap |
+//! | [`processor`] | descriptor tables, exceptions, the APIC, starting processors |
+//! | [`hypervisor`] | hypercalls, reference time, synthetic timers, statistics |
+//! | [`executor`] | tasks and time |
+//! | [`interrupt`] | device interrupts as futures |
+//! | [`acpi`] | what the firmware's tables say |
+//! | [`drivers`] | serial line, PCI |
+//! | [`console`], [`logger`] | output |
+//! | [`shell`] | the management shell |
+//! | [`system`] | what the shell sees, over the real thing |
+//! | [`bench`], [`selftest`] | `hv bench`, `hv selftest` |
+//! | [`stop`] | power off, reset, and a root that fails |
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod acpi;
+pub mod bench;
+pub mod boot;
+pub mod console;
+pub mod drivers;
+pub mod executor;
+pub mod hypervisor;
+pub mod interrupt;
+pub mod logger;
+pub mod memory;
+pub mod processor;
+pub mod selftest;
+pub mod shell;
+pub mod start;
+pub mod stop;
+pub mod system;

@@ -51,7 +51,7 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "info",     "Show version, processors, memory, features and IOMMU",     Now(info::hypervisor)).json(),
     command("hv",       "log",      "Show the hypervisor's log",                                Later(log::hypervisor)).flags(&[log::FOLLOW]).json(),
     command("hv",       "stats",    "Show each VP's exits, hypercalls and run time",            Now(stats::run)).flags(&[stats::VP]).json(),
-    command("hv",       "check",    "Check for hardware that is needed or useful",               Now(check::run)).json(),
+    command("hv",       "check",    "Check for hardware that is needed or useful",              Now(check::run)).json(),
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),

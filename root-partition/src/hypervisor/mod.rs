@@ -1,0 +1,40 @@
+//! The root's side of the hypervisor: finding it, calling it, and the pages it shares.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`detect`] | the CPUID leaves |
+//! | [`hypercall_page`] | the page that makes the calls |
+//! | [`page_msr`] | pages that are agreed on by an MSR |
+//! | [`parameters`] | pages for a call's input and output |
+//! | [`statistics`] | the VPs' counters |
+//! | [`synthetic_timer`] | synthetic timer 0 of each VP |
+//! | [`time`] | the reference time |
+
+pub mod detect;
+pub mod hypercall_page;
+mod page_msr;
+pub mod parameters;
+pub mod statistics;
+pub mod synthetic_timer;
+pub mod time;
+
+use crate::memory::paging::PagingError;
+use hypercall_api::msr;
+
+pub use hypercall_page::{HypercallPage, hypercalls};
+
+/// Prepares what the machine has once: hypercall page and reference time.
+pub fn init() -> Result<(), PagingError> {
+    hypercall_page::init()?;
+    time::init()
+}
+
+/// Prepares what each processor has: VP assist page, SynIC and timer. Runs on the processor itself.
+pub fn init_processor() -> Result<(), PagingError> {
+    for register in [msr::VP_ASSIST_PAGE, msr::SIMP, msr::SIEFP] {
+        page_msr::enable(register, crate::memory::paging::Access::DATA)?;
+    }
+    page_msr::enable_synic();
+    synthetic_timer::init();
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The root's one address space: every address is mapped to itself, RAM cached, everything else as device memory, the
+//! image W^X, page 0 and the page under each stack not at all.
+#![allow(unsafe_code)]
+
+use super::frames::{BLOCK_SIZE, FRAME_SIZE, Frames};
+use super::paging::{Access, PageTables, PagingError, TableMemory};
+use core::arch::x86_64::__cpuid;
+use core::ops::Range;
+use hypercall_api::pvh::{MemoryKind, MemoryMapEntry};
+use spin::{Mutex, Once};
+use x86_64::instructions::tlb;
+
+/// End of what is mapped whether there is RAM or not: devices of the 32-bit address space.
+const DEVICE_END: u64 = 4 << 30;
+
+static FRAMES: Mutex<Option<Frames>> = Mutex::new(None);
+static TABLES: Once<Mutex<PageTables<RealTables>>> = Once::new();
+
+/// Page tables in frames, which lie in mapped RAM.
+#[derive(Debug)]
+struct RealTables;
+
+impl TableMemory for RealTables {
+    fn allocate(&mut self) -> Option<u64> {
+        let frame = FRAMES.lock().as_mut()?.allocate()?;
+        // SAFETY: the frame was just allocated, so it is RAM that nothing else uses, and all RAM is mapped.
+        unsafe { (frame as *mut [u64; 512]).write([0; 512]) };
+        Some(frame)
+    }
+
+    fn entry(&mut self, table: u64, index: usize) -> &mut u64 {
+        assert!(index < 512);
+        // SAFETY: `table` came from `allocate`; the tables' lock makes this the only reference.
+        unsafe { &mut *(table as *mut u64).add(index) }
+    }
+}
+
+/// Sections of the image, from the linker script.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Code.
+    pub text: Range<u64>,
+    /// Constants.
+    pub constants: Range<u64>,
+    /// Variables.
+    pub data: Range<u64>,
+}
+
+/// Takes `frames` as the free RAM, builds the page tables and switches to them.
+///
+/// # Safety
+/// To be called once, on the boot processor, with the boot stub's map active, with the real layout of the running image
+/// and frames that nothing uses.
+pub unsafe fn init(frames: Frames, map: &[MemoryMapEntry], image: &Image) -> Result<(), PagingError> {
+    *FRAMES.lock() = Some(frames);
+    let mut tables = PageTables::new(RealTables, has_gib_pages())?;
+    tables.map(0..DEVICE_END, Access::DEVICE)?;
+    for entry in map {
+        let end = entry.address.saturating_add(entry.size);
+        match entry.kind {
+            MemoryKind::RAM => tables.map(entry.address.next_multiple_of(4096)..end & !4095, Access::DATA)?,
+            MemoryKind::ACPI | MemoryKind::NVS => {
+                tables.map(entry.address & !4095..end.next_multiple_of(4096), Access::DATA)?;
+            }
+            _ => {}
+        }
+    }
+    tables.map(image.text.clone(), Access::CODE)?;
+    tables.map(image.constants.clone(), Access::CONSTANTS)?;
+    tables.map(image.data.clone(), Access::DATA)?;
+    tables.map(0..FRAME_SIZE, Access::NONE)?;
+    // SAFETY: the tables map the running code, its stack and its data at the addresses they have.
+    unsafe { load(tables.root()) };
+    TABLES.call_once(|| Mutex::new(tables));
+    Ok(())
+}
+
+/// Address of the top page table, for another processor's CR3.
+pub fn root() -> Option<u64> {
+    Some(TABLES.get()?.lock().root())
+}
+
+/// Changes what may be done with `range`, whole pages. Other processors see it once they flush their TLBs, so a range
+/// that they may have used must not lose access.
+pub fn protect(range: Range<u64>, access: Access) -> Result<(), PagingError> {
+    let Some(tables) = TABLES.get() else {
+        return Err(PagingError::OutOfMemory);
+    };
+    tables.lock().map(range, access)?;
+    tlb::flush_all();
+    Ok(())
+}
+
+/// Makes device registers at `range` reachable, wherever they are.
+pub fn map_device(range: Range<u64>) -> Result<(), PagingError> {
+    if range.end <= DEVICE_END {
+        return Ok(());
+    }
+    protect(
+        range.start & !4095..range.end.next_multiple_of(4096),
+        Access::DEVICE,
+    )
+}
+
+/// Frames in a row (at most 512), for page-sized structures.
+pub fn allocate_run(count: usize) -> Option<u64> {
+    FRAMES.lock().as_mut()?.allocate_run(count)
+}
+
+/// Blocks of 2 MiB in a row, at least `count`: address and size in bytes.
+pub fn allocate_blocks(count: usize) -> Option<(u64, usize)> {
+    let start = FRAMES.lock().as_mut()?.allocate_blocks(count)?;
+    Some((start, count * BLOCK_SIZE as usize))
+}
+
+/// Free RAM outside the heap, in bytes.
+pub fn free_bytes() -> u64 {
+    FRAMES.lock().as_ref().map_or(0, Frames::free_bytes)
+}
+
+fn has_gib_pages() -> bool {
+    __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid(0x8000_0001).edx & 1 << 26 != 0
+}
+
+/// # Safety
+/// `root` must be a tree of page tables that maps what runs.
+unsafe fn load(root: u64) {
+    // SAFETY: the caller vouches for the tables.
+    unsafe { core::arch::asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+}

@@ -1,0 +1,19 @@
+//! Physical memory, page tables, the heap.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`address_space`] | the live page tables and frames |
+//! | [`frames`] | which frames are free |
+//! | [`heap`] | the global allocator |
+//! | [`layout`] | which RAM becomes what |
+//! | [`mmio`] | device registers |
+//! | [`paging`] | page tables as such |
+//! | [`stack`] | stacks with guard pages |
+
+pub mod address_space;
+pub mod frames;
+pub mod heap;
+pub mod layout;
+pub mod mmio;
+pub mod paging;
+pub mod stack;

@@ -1,0 +1,202 @@
+//! From the entry to the shell.
+#![allow(unsafe_code)]
+
+use crate::acpi::Firmware;
+use crate::boot::start_info::Memory;
+use crate::boot::{BootInfo, CommandLine};
+use crate::drivers::{pci, serial};
+use crate::hypervisor::{detect, hypercalls, time};
+use crate::interrupt::Interrupt;
+use crate::memory::address_space::{self, Image};
+use crate::memory::frames::Frames;
+use crate::memory::heap::{self, Heap};
+use crate::memory::layout;
+use crate::processor;
+use crate::selftest::Targets;
+use crate::shell::session::Session;
+use crate::shell::terminal::Terminal;
+use crate::system::Machine;
+use crate::{console, executor, hypervisor, logger, stop};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Display;
+use core::task::{Context, Poll};
+use hypercall_api::archive::Archive;
+use hypercall_api::call::Hypercalls;
+use spin::Once;
+
+/// Port of the console until the command line has been read.
+const COM1: u16 = 0x3f8;
+/// ISA interrupts of the serial ports.
+const SERIAL_IRQS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+/// File of the boot archive whose lines the shell runs before it powers the machine off.
+const EXEC: &str = "exec";
+/// End of what the boot stub maps.
+const BOOT_MAP_END: u64 = 4 << 30;
+
+static BOOT: Once<(BootInfo, &'static Heap)> = Once::new();
+static MACHINE: Once<Machine> = Once::new();
+
+/// Starts the root: memory first, then [`main`] on a stack of its own.
+///
+/// # Safety
+/// To be called once, by the image's entry, with the boot stub's map active and the real layout of the image.
+pub unsafe fn begin(boot_info: u32, image: &Image, heap: &'static Heap) -> ! {
+    serial::init(COM1);
+    let boot = check(BootInfo::read(&BootMap, u64::from(boot_info)));
+    let command_line = CommandLine::parse(&boot.command_line);
+    if command_line.serial != COM1 {
+        serial::init(command_line.serial);
+    }
+    stop::set_debug_exit(command_line.debug_exit);
+    if !detect::is_present() {
+        stop::cannot_start(
+            &"the Partita hypervisor is not below: boot the hypervisor, with this image in its boot archive",
+        );
+    }
+
+    let used: &[_] = &[
+        image.text.start..image.data.end,
+        boot.archive.clone().unwrap_or_default(),
+    ];
+    let mut free = layout::free_ram(boot.ram(), used);
+    let Some(first_heap) = layout::first_heap(&free) else {
+        stop::cannot_start(&"there is too little memory: give the machine at least 64 MiB more");
+    };
+    // SAFETY: the range is free RAM that the boot stub maps, and it is taken out of the free ranges below.
+    unsafe { heap::claim(heap, first_heap.clone()) };
+    free = layout::free_ram(free.into_iter(), core::slice::from_ref(&first_heap));
+    let mut frames = Frames::new(free.last().map_or(0, |range| range.end));
+    free.into_iter().for_each(|range| frames.release(range));
+    // SAFETY: this is the boot processor with the stub's map; the frames are RAM that neither image, archive nor heap use.
+    check(unsafe { address_space::init(frames, &boot.memory_map, image) });
+    logger::init(command_line.log_level);
+    BOOT.call_once(|| (boot, heap));
+    // SAFETY: this is the boot processor with its final page tables.
+    match unsafe { processor::start::boot_processor(main) } {
+        Ok(()) => unreachable!("the boot processor goes on in main"),
+        Err(error) => stop::cannot_start(&error),
+    }
+}
+
+/// Brings up what is left and becomes the boot processor's executor.
+extern "C" fn main() -> ! {
+    check(hypervisor::init());
+    check(hypervisor::init_processor());
+    let Some((boot, heap)) = BOOT.get() else {
+        stop::cannot_start(&"the start information is lost");
+    };
+    let entered = time::now();
+    let firmware = Firmware::read(boot.rsdp);
+    let system = check(hypercalls().query_system());
+    let vps = processor::start::other_processors(system.lp_count);
+    let config = pci::config::Machine::new(&firmware.ecam);
+    let machine = MACHINE.call_once(|| Machine {
+        heap,
+        vps,
+        pci: pci::scan::functions(&config),
+        soft_off: firmware.soft_off,
+        targets: Targets {
+            ram: boot.ram().collect(),
+            io_apic: Machine::io_apic(&firmware),
+        },
+        entered,
+    });
+    console::line(format_args!(
+        "Partita root partition, version {}: {} {}, {} MiB",
+        env!("CARGO_PKG_VERSION"),
+        vps,
+        if vps == 1 { "processor" } else { "processors" },
+        boot.ram().map(|range| range.end - range.start).sum::<u64>() >> 20,
+    ));
+    log::info!(
+        "{} PCI functions, {} free MiB",
+        machine.pci.len(),
+        address_space::free_bytes() >> 20
+    );
+
+    let port = CommandLine::parse(&boot.command_line).serial;
+    executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
+    executor::spawn(shell(machine, commands(boot))).detach();
+    executor::run()
+}
+
+/// The interrupt of the console's UART; without one, input is polled.
+fn serial_interrupt(firmware: &Firmware, port: u16) -> Option<Interrupt> {
+    let (_, irq) = SERIAL_IRQS.iter().find(|(base, _)| *base == port)?;
+    let (controller, pin) = firmware.interrupts.isa(*irq)?;
+    match Interrupt::io_apic(controller.id, pin) {
+        Ok(interrupt) => Some(interrupt),
+        Err(error) => {
+            log::warn!("serial input is polled: {error}");
+            None
+        }
+    }
+}
+
+/// The commands that the boot archive wants run.
+fn commands(boot: &BootInfo) -> Option<String> {
+    let archive = boot.archive.clone()?;
+    // SAFETY: the archive's memory was kept out of the free RAM, is mapped, and nobody writes it.
+    let bytes = unsafe {
+        core::slice::from_raw_parts(archive.start as *const u8, (archive.end - archive.start) as usize)
+    };
+    match Archive::new(bytes).find(EXEC) {
+        Ok(member) => Some(String::from_utf8_lossy(member?.data).into_owned()),
+        Err(error) => {
+            log::error!("the boot archive is damaged: {error}");
+            None
+        }
+    }
+}
+
+/// The shell's task: the archive's commands, or a session with the user.
+async fn shell(machine: &'static Machine, commands: Option<String>) {
+    let mut session = Session::new(machine, Box::new(SerialTerminal));
+    match commands {
+        Some(commands) => {
+            let lines: Vec<&str> = commands.lines().filter(|line| !line.trim().is_empty()).collect();
+            let failures = session.run_script(lines).await;
+            stop::after_commands(failures == 0, machine.soft_off);
+        }
+        None => {
+            session.run().await;
+        }
+    }
+}
+
+/// The console as the shell's terminal.
+struct SerialTerminal;
+
+impl Terminal for SerialTerminal {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<u8>> {
+        serial::poll_read(context).map(Some)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        console::send(bytes);
+    }
+}
+
+/// What the boot stub maps: the first 4 GiB.
+struct BootMap;
+
+impl Memory for BootMap {
+    fn copy(&self, address: u64, into: &mut [u8]) -> bool {
+        let readable = address != 0
+            && address
+                .checked_add(into.len() as u64)
+                .is_some_and(|end| end <= BOOT_MAP_END);
+        if readable {
+            // SAFETY: the boot stub maps these addresses, and any bytes will do.
+            unsafe { core::ptr::copy(address as *const u8, into.as_mut_ptr(), into.len()) };
+        }
+        readable
+    }
+}
+
+/// The value, or an end with the reason.
+fn check<T, E: Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| stop::cannot_start(&error))
+}

@@ -1,0 +1,145 @@
+//! What the shell sees of the world, over hypercalls and drivers.
+
+use crate::acpi::Firmware;
+use crate::acpi::sleep::SleepType;
+use crate::drivers::pci::scan::Identity;
+use crate::hypervisor::{hypercalls, statistics, time};
+use crate::memory::heap::{self, Heap};
+use crate::selftest::Targets;
+use crate::shell::system::{
+    LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
+};
+use crate::{bench, executor, logger, selftest, stop};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use embassy_time::Timer;
+use hypercall_api::call::Hypercalls;
+use hypercall_api::operator::{LOG_CHUNK, SystemInfo};
+
+/// Reference time ticks a microsecond.
+const TICKS_PER_MICROSECOND: u64 = 10;
+
+/// The machine as found at the start.
+pub struct Machine {
+    /// The heap.
+    pub heap: &'static Heap,
+    /// VPs that run.
+    pub vps: u32,
+    /// PCI functions.
+    pub pci: Vec<Identity>,
+    /// How to power off.
+    pub soft_off: Option<SleepType>,
+    /// What the self-tests aim at.
+    pub targets: Targets,
+    /// Reference time when the root was entered.
+    pub entered: u64,
+}
+
+impl Machine {
+    /// The first IOAPIC's registers, for the self-tests.
+    pub fn io_apic(firmware: &Firmware) -> Option<u64> {
+        let first = firmware.interrupts.io_apics.first()?;
+        Some(u64::from(first.address))
+    }
+}
+
+impl System for Machine {
+    fn information(&self) -> Result<SystemInfo, SystemError> {
+        hypercalls().query_system().map_err(SystemError::new)
+    }
+
+    fn hypervisor_log(&self, position: u64) -> Result<LogText, SystemError> {
+        let chunk = hypercalls().read_log(position).map_err(SystemError::new)?;
+        let length = (chunk.length as usize).min(LOG_CHUNK);
+        Ok(LogText {
+            position: chunk.position,
+            next: chunk.next,
+            text: chunk.data[..length].to_vec(),
+        })
+    }
+
+    fn root_log(&self, position: u64) -> LogText {
+        let (position, text) = logger::read(position, LOG_CHUNK);
+        LogText {
+            position,
+            next: position + text.len() as u64,
+            text,
+        }
+    }
+
+    fn vp_count(&self) -> u32 {
+        self.vps
+    }
+
+    fn statistics(&self, vp: u32) -> Result<Box<Statistics>, SystemError> {
+        statistics::read(vp).map_err(SystemError::new)
+    }
+
+    fn pci_devices(&self) -> Vec<PciDevice> {
+        let device = |function: &Identity| PciDevice {
+            segment: function.address.segment,
+            bus: function.address.bus,
+            device: function.address.device(),
+            function: function.address.function(),
+            vendor_id: function.vendor,
+            device_id: function.device,
+            class: function.class,
+            driver: None,
+        };
+        self.pci.iter().map(device).collect()
+    }
+
+    fn root(&self) -> RootInfo {
+        let (heap_total, heap_used) = heap::usage(self.heap);
+        let ticks = time::now().saturating_sub(self.entered);
+        RootInfo {
+            heap_total,
+            heap_used,
+            tasks: executor::task_count(),
+            uptime: Duration::from_micros(ticks / TICKS_PER_MICROSECOND),
+        }
+    }
+
+    fn benchmarks(&self) -> Vec<Named> {
+        bench::list().collect()
+    }
+
+    fn run_benchmark<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Measurement, SystemError>> {
+        Box::pin(
+            async move { bench::run(name).ok_or_else(|| SystemError::new("there is no such benchmark")) },
+        )
+    }
+
+    fn selftests(&self) -> Vec<Selftest> {
+        selftest::list().collect()
+    }
+
+    fn run_selftest<'a>(&'a self, name: &'a str) -> Pending<'a, Result<String, SystemError>> {
+        Box::pin(async move {
+            selftest::run(name, &self.targets)
+                .unwrap_or_else(|| Err(String::from("there is no such self-test")))
+                .map_err(SystemError)
+        })
+    }
+
+    fn sleep(&self, duration: Duration) -> Pending<'_, ()> {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / TICKS_PER_MICROSECOND);
+        Box::pin(Timer::after(embassy_time::Duration::from_micros(micros)))
+    }
+
+    fn power_off(&self) -> Result<(), SystemError> {
+        Err(SystemError::new(stop::power_off(self.soft_off)))
+    }
+
+    fn reboot(&self) -> Result<(), SystemError> {
+        stop::reset();
+        Ok(())
+    }
+
+    fn poll_notice(&self, context: &mut Context<'_>) -> Poll<String> {
+        logger::poll_notice(context)
+    }
+}

@@ -118,7 +118,9 @@ impl Editor {
     /// Replaces the text from byte `start` to the cursor by what all `candidates` have in common; lists them at the
     /// second Tab. `start` is a position in [`Editor::before_cursor`].
     pub fn complete(&mut self, start: usize, candidates: &[String], out: &mut Vec<u8>) {
-        let typed = self.line.get(start..self.cursor).unwrap_or_default();
+        let Some(typed) = self.line.get(start..self.cursor) else {
+            return;
+        };
         let common = common_prefix(candidates);
         let mut replacement = common.to_string();
         if candidates.len() == 1 && !self.line[self.cursor..].starts_with(' ') {

@@ -18,7 +18,7 @@ impl View {
         let room = room(prompt);
         if columns(line) <= room {
             self.first = 0;
-        } else if self.first > cursor || !line.is_char_boundary(self.first) {
+        } else if (self.first > 0 && self.first >= cursor) || !line.is_char_boundary(self.first) {
             // To the left: the cursor lands a quarter into the window, so that what precedes it is seen.
             self.first = backwards(line, cursor, room / 4);
         } else if columns(&line[self.first..cursor]) > room {

@@ -23,52 +23,8 @@ pub(super) fn hypervisor(invocation: &Invocation<'_>) -> Outcome {
             ),
         ],
     );
-    report.push_fields(
-        "cpu",
-        [
-            (
-                "vendor",
-                "processor vendor",
-                Value::Text(ascii(&system.cpu_vendor)),
-            ),
-            ("brand", "processor", Value::Text(ascii(&system.cpu_brand))),
-            (
-                "lps_running",
-                "LPs running",
-                Value::Number(system.lp_count.into()),
-            ),
-            (
-                "lps_present",
-                "LPs present",
-                Value::Number(system.lp_present.into()),
-            ),
-            (
-                "physical_address_bits",
-                "physical address bits",
-                Value::Number(system.physical_address_bits.into()),
-            ),
-            ("tsc_hz", "TSC", Value::Hertz(system.tsc_frequency)),
-            ("apic_timer_hz", "APIC timer", Value::Hertz(system.apic_frequency)),
-            ("features", "features", features(&system)),
-        ],
-    );
-    report.push_fields(
-        "memory",
-        [
-            ("total_bytes", "memory total", Value::Bytes(system.memory_total)),
-            (
-                "hypervisor_bytes",
-                "memory hypervisor",
-                Value::Bytes(system.memory_hypervisor),
-            ),
-            (
-                "hypervisor_free_bytes",
-                "  of that free",
-                Value::Bytes(system.memory_hypervisor_free),
-            ),
-            ("root_bytes", "memory root", Value::Bytes(system.memory_root)),
-        ],
-    );
+    push_processor(&mut report, &system);
+    push_memory(&mut report, &system);
     report.push_fields(
         "boot",
         [("hypervisor_ns", "hypervisor start took", boot_time(&system))],
@@ -98,6 +54,58 @@ pub(super) fn hypervisor(invocation: &Invocation<'_>) -> Outcome {
         report.push_table(iommu::table(&system));
     }
     Ok(report)
+}
+
+fn push_processor(report: &mut Report, system: &SystemInfo) {
+    report.push_fields(
+        "cpu",
+        [
+            (
+                "vendor",
+                "processor vendor",
+                Value::Text(ascii(&system.cpu_vendor)),
+            ),
+            ("brand", "processor", Value::Text(ascii(&system.cpu_brand))),
+            (
+                "lps_running",
+                "LPs running",
+                Value::Number(system.lp_count.into()),
+            ),
+            (
+                "lps_present",
+                "LPs present",
+                Value::Number(system.lp_present.into()),
+            ),
+            (
+                "physical_address_bits",
+                "physical address bits",
+                Value::Number(system.physical_address_bits.into()),
+            ),
+            ("tsc_hz", "TSC", Value::Hertz(system.tsc_frequency)),
+            ("apic_timer_hz", "APIC timer", Value::Hertz(system.apic_frequency)),
+            ("features", "features", features(system)),
+        ],
+    );
+}
+
+fn push_memory(report: &mut Report, system: &SystemInfo) {
+    report.push_fields(
+        "memory",
+        [
+            ("total_bytes", "memory total", Value::Bytes(system.memory_total)),
+            (
+                "hypervisor_bytes",
+                "memory hypervisor",
+                Value::Bytes(system.memory_hypervisor),
+            ),
+            (
+                "hypervisor_free_bytes",
+                "  of that free",
+                Value::Bytes(system.memory_hypervisor_free),
+            ),
+            ("root_bytes", "memory root", Value::Bytes(system.memory_root)),
+        ],
+    );
 }
 
 pub(super) fn root(invocation: &Invocation<'_>) -> Outcome {

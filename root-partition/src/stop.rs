@@ -4,13 +4,14 @@
 use crate::acpi::sleep::SleepType;
 use crate::console;
 use crate::drivers::serial;
-use crate::hypervisor::hypercalls;
+use crate::hypervisor::{hypercalls, time};
 use crate::processor::{self, apic, instruction};
 use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use hypercall_api::call::Hypercalls;
 use hypercall_api::msr;
+use hypercall_api::reference::TICKS_PER_SECOND;
 use hypercall_api::status::HvStatus;
 use hypercall_api::system::SLEEP_STATE_S5;
 use x86_64::instructions::port::Port;
@@ -71,6 +72,11 @@ fn debug_exit(value: u32) {
         serial::flush();
         // SAFETY: the command line says that the port ends the machine.
         unsafe { Port::new(port).write(value) };
+        // The machine takes a moment to end, and goes on where it has no such device.
+        let start = time::now();
+        while time::now() - start < TICKS_PER_SECOND {
+            core::hint::spin_loop();
+        }
     }
 }
 

@@ -104,6 +104,7 @@ boot_gdt_pointer:
 
     .section .bss.boot, "aw", @nobits
     .balign 4096
+    .global boot_root
 boot_root:
     .skip 4096
 boot_pointers:

@@ -119,6 +119,12 @@ pub struct SpaRange {
 }
 
 impl SpaRange {
+    /// No addresses.
+    pub const EMPTY: Self = Self {
+        start: Spa(0),
+        end: Spa(0),
+    };
+
     /// From `start` up to `end`, unless `end` comes first.
     pub const fn new(start: Spa, end: Spa) -> Option<Self> {
         if start.0 <= end.0 {

@@ -63,6 +63,14 @@ impl Access {
 /// What a guest physical address translates to.
 pub type Mapping = super::tables::Mapping<Access>;
 
+impl Mapping {
+    /// Whether memory lies there that the hypervisor may touch for the guest, not a device's registers.
+    #[inline]
+    pub fn is_ram(&self) -> bool {
+        self.access.memory_type == MemoryType::WriteBack
+    }
+}
+
 /// AMD nested page tables (APM 2, 15.25.5): long-mode entries in which every access is a user access. Accessed and dirty
 /// are set from the start, which saves the processor the writes.
 pub enum Npt {}

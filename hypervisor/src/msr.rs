@@ -1,0 +1,238 @@
+//! MSRs that exit: one table of what a guest may read and write, and what that does.
+
+use crate::partition::instruction::Kind;
+use crate::partition::synic::Synic;
+use crate::partition::virtual_apic;
+use crate::partition::vp::{Resume, Vp};
+use crate::partition::{guest_memory, hypercall_page};
+use crate::platform::clock;
+use crate::platform::registers;
+use crate::power;
+use crate::virtualization::general::RCX;
+use crate::virtualization::{Exception, VirtualProcessor};
+use core::sync::atomic::Ordering;
+use hypercall_api::counter;
+use hypercall_api::msr as hv;
+use hypercall_api::msr::PageMsr;
+use hypercall_api::privilege::Privileges;
+use zerocopy::IntoBytes;
+
+/// The access raises #GP.
+struct Refused;
+
+/// RDMSR.
+#[inline]
+pub fn read(vp: &mut Vp) -> Resume {
+    let msr = vp.registers.general[RCX] as u32;
+    match value(vp, msr) {
+        Ok(value) => {
+            vp.registers.set_edx_eax(value);
+            vp.advance(Kind::TwoBytes);
+            Resume::Guest
+        }
+        Err(Refused) => refuse(vp, msr, "read"),
+    }
+}
+
+/// WRMSR.
+#[inline]
+pub fn write(vp: &mut Vp) -> Resume {
+    let msr = vp.registers.general[RCX] as u32;
+    let value = vp.registers.edx_eax();
+    match set(vp, msr, value) {
+        Ok(()) => {
+            vp.advance(Kind::TwoBytes);
+            Resume::Guest
+        }
+        Err(Refused) => refuse(vp, msr, "write"),
+    }
+}
+
+fn refuse(vp: &mut Vp, msr: u32, what: &str) -> Resume {
+    crate::rate_limited!(
+        log::Level::Debug,
+        "VP {} of {}: {what} of MSR {msr:#x} refused",
+        vp.shared.index,
+        vp.partition.id
+    );
+    vp.fault(Exception::GENERAL_PROTECTION)
+}
+
+fn require(vp: &Vp, privilege: Privileges) -> Result<(), Refused> {
+    if vp.partition.privileges.contains(privilege) {
+        Ok(())
+    } else {
+        Err(Refused)
+    }
+}
+
+#[inline]
+fn value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
+    match msr {
+        0x4000_0000..0x4000_1000 => synthetic_value(vp, msr),
+        0x800..0x900 => vp
+            .apic
+            .read(msr - 0x800, vp.hardware.task_priority())
+            .map_err(|_| Refused),
+        registers::APIC_BASE => Ok(vp.apic.base()),
+        registers::EFER => Ok(vp.hardware.efer()),
+        registers::PAT => Ok(vp.hardware.pat()),
+        registers::TSC => Ok(registers::tsc()),
+        // MTRRs are the hypervisor's: the guest's memory types come from PAT and the nested tables.
+        0xfe => Ok(0),
+        0x2ff => Ok(0x806),
+        // Microcode revision, platform id, VM_CR, SYSCFG, HWCR: harmless to read as nothing.
+        0x8b | 0x17 | 0xc001_0010 | 0xc001_0015 | 0xc001_0114 => Ok(0),
+        _ => Err(Refused),
+    }
+}
+
+fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
+    let partition = vp.partition;
+    match msr {
+        hv::VP_INDEX => Ok(vp.shared.index.0 as u64),
+        hv::TIME_REF_COUNT => {
+            require(vp, Privileges::ACCESS_PARTITION_REFERENCE_COUNTER)?;
+            Ok(partition.reference_time())
+        }
+        hv::GUEST_OS_ID => Ok(partition.guest_os_id.load(Ordering::Relaxed)),
+        hv::HYPERCALL => Ok(partition.hypercall_msr.load(Ordering::Relaxed)),
+        hv::RESET => Ok(0),
+        hv::VP_RUNTIME => Ok(vp.shared.statistics.get(counter::TOTAL_RUN_TIME)),
+        hv::REFERENCE_TSC => Ok(partition.reference_tsc_msr.load(Ordering::Relaxed)),
+        hv::TSC_FREQUENCY => Ok(clock::tsc_frequency()),
+        hv::APIC_FREQUENCY => Ok(virtual_apic::TIMER_HZ),
+        hv::TPR => Ok((vp.hardware.task_priority() << 4) as u64),
+        hv::VP_ASSIST_PAGE => Ok(vp.assist_page),
+        hv::SCONTROL => Ok(vp.synic.control()),
+        hv::SVERSION => Ok(1),
+        hv::SIEFP => Ok(vp.synic.event_page()),
+        hv::SIMP => Ok(vp.synic.message_page()),
+        hv::EOM => Ok(0),
+        hv::SINT0..=hv::SINT15 => Ok(vp.synic.sint((msr - hv::SINT0) as usize)),
+        hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => {
+            let index = (msr - hv::STIMER0_CONFIG) as usize;
+            Ok(match index % 2 {
+                0 => vp.synic.timer_config(index / 2),
+                _ => vp.synic.timer_count(index / 2),
+            })
+        }
+        _ => Err(Refused),
+    }
+}
+
+fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
+    match msr {
+        0x4000_0000..0x4000_1000 => set_synthetic(vp, msr, value),
+        0x800..0x900 => virtual_apic::write(vp, msr - 0x800, value).map_err(|_| Refused),
+        // The virtual APIC stays where and what it is.
+        registers::APIC_BASE if value == vp.apic.base() => Ok(()),
+        registers::EFER => {
+            const RESERVED: u64 = !0xcd01;
+            if value & RESERVED != 0 {
+                return Err(Refused);
+            }
+            vp.hardware.set_efer(value);
+            Ok(())
+        }
+        registers::PAT if valid_pat(value) => {
+            vp.hardware.set_pat(value);
+            Ok(())
+        }
+        // Microcode update, HWCR: ignored.
+        0x8b | 0xc001_0015 => Ok(()),
+        _ => Err(Refused),
+    }
+}
+
+/// Whether each of the eight entries is a memory type.
+fn valid_pat(value: u64) -> bool {
+    value
+        .to_le_bytes()
+        .iter()
+        .all(|entry| matches!(entry, 0 | 1 | 4..=7))
+}
+
+fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
+    let partition = vp.partition;
+    match msr {
+        hv::GUEST_OS_ID => {
+            partition.guest_os_id.store(value, Ordering::Relaxed);
+            if value == 0 {
+                partition.hypercall_msr.fetch_and(!1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
+        hv::HYPERCALL => hypercall_page::set(partition, value).map_err(|_| Refused),
+        hv::RESET => {
+            require(vp, Privileges::ACCESS_RESET_REG)?;
+            if value & 1 != 0 {
+                power::reset();
+            }
+            Ok(())
+        }
+        hv::REFERENCE_TSC => set_reference_tsc(vp, value),
+        hv::EOI => {
+            vp.end_of_interrupt();
+            Ok(())
+        }
+        hv::ICR => virtual_apic::write(vp, 0x30, value).map_err(|_| Refused),
+        hv::TPR => virtual_apic::write(vp, 0x08, value & 0xff).map_err(|_| Refused),
+        hv::VP_ASSIST_PAGE => {
+            vp.assist_page = value;
+            zero_page(vp, value)
+        }
+        hv::SCONTROL => vp.synic.set_control(value).map_err(|_| Refused),
+        hv::SIEFP => {
+            vp.synic.set_event_page(value);
+            Ok(())
+        }
+        hv::SIMP => {
+            vp.synic.set_message_page(value);
+            Ok(())
+        }
+        hv::EOM => {
+            Synic::end_of_message(vp);
+            Ok(())
+        }
+        hv::SINT0..=hv::SINT15 => vp
+            .synic
+            .set_sint((msr - hv::SINT0) as usize, value)
+            .map_err(|_| Refused),
+        hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => {
+            let index = (msr - hv::STIMER0_CONFIG) as usize;
+            match index % 2 {
+                0 => Synic::set_timer_config(vp, index / 2, value).map_err(|_| Refused),
+                _ => {
+                    Synic::set_timer_count(vp, index / 2, value);
+                    Ok(())
+                }
+            }
+        }
+        _ => Err(Refused),
+    }
+}
+
+/// A page that the guest gives starts out as zeroes, as an overlay page does.
+fn zero_page(vp: &Vp, value: u64) -> Result<(), Refused> {
+    let page = PageMsr(value);
+    if page.is_enabled() {
+        let frame = vp.partition.writable_frame(page.page()).ok_or(Refused)?;
+        guest_memory::write_frame(frame, 0, &[0; 16]);
+    }
+    Ok(())
+}
+
+fn set_reference_tsc(vp: &Vp, value: u64) -> Result<(), Refused> {
+    require(vp, Privileges::ACCESS_PARTITION_REFERENCE_TSC)?;
+    let page = PageMsr(value);
+    if page.is_enabled() {
+        let frame = vp.partition.writable_frame(page.page()).ok_or(Refused)?;
+        // The sequence number comes last: until then it reads as not valid.
+        let contents = vp.partition.reference_tsc();
+        guest_memory::write_frame(frame, 4, &contents.as_bytes()[4..]);
+        guest_memory::frame_word(frame, 0).store(contents.sequence, Ordering::Release);
+    }
+    vp.partition.reference_tsc_msr.store(value, Ordering::Relaxed);
+    Ok(())
+}

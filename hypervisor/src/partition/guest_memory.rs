@@ -1,0 +1,179 @@
+//! A partition's memory, as the hypervisor reads and writes it: by guest physical address through the nested tables, by
+//! guest virtual address through the guest's own. Every byte is copied once; nothing here hands out a reference to
+//! memory that a guest can change.
+#![allow(unsafe_code)]
+
+use super::Partition;
+use crate::memory::address::{Frame, Spa};
+use crate::virtualization::Paging;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hypercall_api::address::{Gpa, Gva, PAGE_SIZE};
+use hypercall_api::counter::COUNTERS;
+
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const CR4_PSE: u64 = 1 << 4;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_LA57: u64 = 1 << 12;
+
+/// A guest address that the hypervisor could not reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreachable(pub Gpa);
+
+/// Copies `bytes.len()` bytes from `spa`, which is RAM and stays inside one page. The copy is an instruction and not a
+/// Rust access, so a guest that writes meanwhile tears its own data and breaks no rule of the language.
+fn copy_from(spa: Spa, bytes: &mut [u8]) {
+    // SAFETY: the nested tables map only RAM of the partition as RAM, and all RAM is mapped in the hypervisor's own tables.
+    unsafe {
+        asm!("rep movsb", inout("rsi") spa.0 => _, inout("rdi") bytes.as_mut_ptr() => _, inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+fn copy_to(spa: Spa, bytes: &[u8]) {
+    // SAFETY: as in `copy_from`.
+    unsafe {
+        asm!("rep movsb", inout("rsi") bytes.as_ptr() => _, inout("rdi") spa.0 => _, inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+fn read_word(spa: Spa) -> u64 {
+    // SAFETY: as in `copy_from`; the callers give aligned addresses.
+    unsafe { (*(spa.0 as *const AtomicU64)).load(Ordering::Relaxed) }
+}
+
+/// The 64-bit words of a frame that the hypervisor shares with a parent, as counters.
+pub fn counters(frame: Frame) -> &'static [AtomicU64; COUNTERS] {
+    // SAFETY: statistics frames are never freed while the machine runs, and atomics may be shared.
+    unsafe { &*(frame.start().0 as *const [AtomicU64; COUNTERS]) }
+}
+
+/// Writes `bytes` at `offset` of a frame that the hypervisor owns or a guest has given it to write.
+pub fn write_frame(frame: Frame, offset: usize, bytes: &[u8]) {
+    assert!(offset + bytes.len() <= PAGE_SIZE as usize);
+    copy_to(Spa(frame.start().0 + offset as u64), bytes);
+}
+
+/// One 32-bit word of such a frame, shared with the guest.
+pub fn frame_word(frame: Frame, offset: usize) -> &'static core::sync::atomic::AtomicU32 {
+    assert!(offset.is_multiple_of(4) && offset + 4 <= PAGE_SIZE as usize);
+    // SAFETY: RAM is mapped for good, the address is aligned, and the guest sees an atomic too.
+    unsafe { &*((frame.start().0 + offset as u64) as *const core::sync::atomic::AtomicU32) }
+}
+
+impl Partition {
+    /// Copies guest memory at `gpa` into `bytes`. The range may cross pages.
+    pub fn read(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Unreachable> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = gpa.checked_add(done as u64).ok_or(Unreachable(gpa))?;
+            let mapping = self
+                .translate(at)
+                .filter(|mapping| mapping.access.read && mapping.is_ram())
+                .ok_or(Unreachable(at))?;
+            let length = (bytes.len() - done).min((PAGE_SIZE - at.page_offset()) as usize);
+            copy_from(mapping.spa, &mut bytes[done..done + length]);
+            done += length;
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` to guest memory at `gpa`, which must lie in one page.
+    pub fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Unreachable> {
+        copy_to(self.writable(gpa, bytes.len())?, bytes);
+        Ok(())
+    }
+
+    /// Where `length` bytes at `gpa` lie, if they are in one page of RAM that the guest may write.
+    pub fn writable(&self, gpa: Gpa, length: usize) -> Result<Spa, Unreachable> {
+        self.translate(gpa)
+            .filter(|mapping| mapping.access.write && mapping.is_ram() && gpa.fits_page(length as u64))
+            .map(|mapping| mapping.spa)
+            .ok_or(Unreachable(gpa))
+    }
+
+    #[inline]
+    fn table_entry(&self, table: u64, index: u64) -> Option<u64> {
+        let mapping = self.translate(Gpa((table & ADDRESS) + index * 8))?;
+        mapping.is_ram().then(|| read_word(mapping.spa))
+    }
+
+    /// Translates a linear address by the guest's own page tables. Access rights are not looked at: the processor has
+    /// just fetched from there.
+    pub fn translate_linear(&self, paging: &Paging, gva: Gva) -> Option<Gpa> {
+        if !paging.is_on() {
+            return Some(Gpa(gva.0 & 0xffff_ffff));
+        }
+        if paging.is_long() {
+            let levels = if paging.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
+            return self.walk(paging.cr3, gva, levels);
+        }
+        let gva = Gva(gva.0 & 0xffff_ffff);
+        if paging.cr4 & CR4_PAE != 0 {
+            let base = paging.cr3 & 0xffff_ffe0;
+            let mapping = self
+                .translate(Gpa(base + (gva.0 >> 30) * 8))
+                .filter(|mapping| mapping.is_ram())?;
+            let pointer = read_word(mapping.spa);
+            return (pointer & PRESENT != 0).then(|| self.walk(pointer, gva, 2))?;
+        }
+        self.walk_legacy(paging, gva)
+    }
+
+    #[inline]
+    fn walk(&self, mut entry: u64, gva: Gva, levels: u32) -> Option<Gpa> {
+        for level in (0..levels).rev() {
+            let shift = 12 + 9 * level;
+            entry = self.table_entry(entry, gva.0 >> shift & 0x1ff)?;
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            if level == 0 || (level < 3 && entry & LARGE != 0) {
+                let mask = (1u64 << shift) - 1;
+                return Some(Gpa(entry & ADDRESS & !mask | gva.0 & mask));
+            }
+        }
+        None
+    }
+
+    /// Two levels of 32-bit entries.
+    fn walk_legacy(&self, paging: &Paging, gva: Gva) -> Option<Gpa> {
+        let word = |gpa: u64| {
+            let mapping = self.translate(Gpa(gpa & !7)).filter(|mapping| mapping.is_ram())?;
+            Some((read_word(mapping.spa) >> ((gpa & 4) * 8)) & 0xffff_ffff)
+        };
+        let directory = word((paging.cr3 & 0xffff_f000) + (gva.0 >> 22) * 4)?;
+        if directory & PRESENT == 0 {
+            return None;
+        }
+        if directory & LARGE != 0 && paging.cr4 & CR4_PSE != 0 {
+            return Some(Gpa((directory & 0xffc0_0000)
+                | (directory >> 13 & 0xff) << 32
+                | gva.0 & 0x3f_ffff));
+        }
+        let entry = word((directory & 0xffff_f000) + (gva.0 >> 12 & 0x3ff) * 4)?;
+        (entry & PRESENT != 0).then_some(Gpa(entry & 0xffff_f000 | gva.0 & 0xfff))
+    }
+}
+
+/// Copies instruction bytes at `gva` into `bytes`, as many as can be read without crossing into a page that cannot be.
+#[inline]
+pub fn fetch(partition: &Partition, paging: &Paging, gva: Gva, bytes: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = Gva(gva.0.wrapping_add(done as u64));
+        let Some(gpa) = partition.translate_linear(paging, at) else {
+            break;
+        };
+        let Some(mapping) = partition.translate(gpa).filter(|mapping| mapping.is_ram()) else {
+            break;
+        };
+        let length = (bytes.len() - done).min((PAGE_SIZE - gpa.page_offset()) as usize);
+        copy_from(mapping.spa, &mut bytes[done..done + length]);
+        done += length;
+    }
+    done
+}

@@ -19,6 +19,11 @@ use crate::size::MemorySize;
 /// The port of the device through which the root ends a machine with a result.
 pub const DEBUG_EXIT_PORT: u16 = 0xf4;
 
+/// QEMU's arguments for counting instructions. One instruction a translation block, because QEMU stops with "Bad icount
+/// read" when the x2APIC's timer registers are accessed inside a longer one.
+const COUNTING: &str = "-accel tcg,thread=single,one-insn-per-tb=on -icount shift=0,sleep=off,align=off \
+                        -seed 1 -rtc base=2026-01-01,clock=vm";
+
 /// How the hypervisor is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Firmware {
@@ -279,9 +284,7 @@ impl Machine {
         line.add("-nodefaults -no-user-config -no-reboot -S -display none -machine q35");
         match self.icount {
             false => line.add("-accel tcg,thread=multi"),
-            true => line.add(
-                "-accel tcg,thread=single -icount shift=0,sleep=off,align=off -seed 1 -rtc base=2026-01-01,clock=vm",
-            ),
+            true => line.add(COUNTING),
         };
         line.option("-cpu", &self.cpu);
         line.option("-smp", self.cpus.to_string());

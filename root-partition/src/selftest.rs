@@ -1,15 +1,18 @@
 //! `hv selftest`: what the root must not do, done for real, and what came of it.
 #![allow(unsafe_code)]
 
+use crate::executor;
 use crate::hypervisor::hypercalls;
-use crate::processor::descriptors;
 use crate::processor::probe::{self, Fault};
-use crate::shell::system::Selftest;
+use crate::processor::{self, descriptors, local};
+use crate::shell::system::{Pending, Selftest};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::arch::asm;
 use core::hint::black_box;
 use core::ops::Range;
+use embassy_time::{Duration, TimeoutError, Timer, with_timeout};
 use hypercall_api::call::Hypercalls;
 use hypercall_api::code::HypercallCode;
 use hypercall_api::control::{HypercallInput, HypercallResult};
@@ -22,6 +25,10 @@ const LOCAL_APIC: u64 = 0xfee0_0000;
 const HYPERVISOR_IMAGE: u64 = 0x20_0000;
 /// A synthetic MSR that does not exist.
 const NO_SUCH_MSR: u32 = 0x4000_00ff;
+/// How long a task sleeps to show that timers work.
+const SLEEP: Duration = Duration::from_millis(2);
+/// How long a processor may take to run a task before it counts as dead.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the tests need to know of the machine.
 #[derive(Clone, Debug, Default)]
@@ -33,37 +40,46 @@ pub struct Targets {
 }
 
 /// What was seen, or what should have been seen instead.
-type Outcome = Result<String, String>;
+pub type Outcome = Result<String, String>;
 
 /// One test.
 struct Test {
     about: Selftest,
-    run: fn(&Targets) -> Outcome,
+    how: How,
+}
+
+/// How a test runs: in one go, or waiting for something.
+enum How {
+    Now(fn(&Targets) -> Outcome),
+    Waiting(fn() -> Pending<'static, Outcome>),
 }
 
 macro_rules! tests {
-    ($($name:literal $ends:literal $description:literal $run:expr;)*) => {
+    ($($name:literal $ends:literal $description:literal $how:expr;)*) => {
         static TESTS: &[Test] = &[$(Test {
             about: Selftest { name: $name, description: $description, ends_system: $ends },
-            run: $run,
+            how: $how,
         }),*];
     };
 }
 
+use How::{Now, Waiting};
+
 tests! {
-    // name                 ends   what it tries                                              how
-    "hypervisor-memory"     false  "read and write the hypervisor's memory"                   hypervisor_memory;
-    "apic-page"             false  "read and write the local APIC's page"                     |_| refused_memory("the APIC page", LOCAL_APIC);
-    "ioapic-page"           false  "read and write the IOAPIC's registers"                    io_apic_page;
-    "iommu"                 false  "read and write the IOMMU's registers"                     iommu;
-    "msr"                   false  "read and write a synthetic MSR that does not exist"       unknown_msr;
-    "virtualization"        false  "start a virtual machine by the processor's own instruction" virtualization;
-    "invalid-hypercall"     false  "make a hypercall that does not exist"                     invalid_hypercall;
-    "hypercall-input"       false  "make a hypercall with reserved bits set"                  reserved_bits;
-    "hypercall-alignment"   false  "make a hypercall with a misaligned parameter block"       misaligned_input;
-    "triple-fault"          true   "take an exception without an interrupt descriptor table"  triple_fault;
-    "panic"                 true   "panic"                                                    panic;
-    "stack-overflow"        true   "use more stack than there is"                             stack_overflow;
+    // name                 ends   what it tries                                                 how
+    "hypervisor-memory"     false  "read and write the hypervisor's memory"                      Now(hypervisor_memory);
+    "apic-page"             false  "read and write the local APIC's page"                        Now(apic_page);
+    "ioapic-page"           false  "read and write the IOAPIC's registers"                       Now(io_apic_page);
+    "iommu"                 false  "read and write the IOMMU's registers"                        Now(iommu);
+    "msr"                   false  "read and write a synthetic MSR that does not exist"          Now(unknown_msr);
+    "virtualization"        false  "start a virtual machine by the processor's own instruction"  Now(virtualization);
+    "invalid-hypercall"     false  "make a hypercall that does not exist"                        Now(invalid_hypercall);
+    "hypercall-input"       false  "make a hypercall with reserved bits set"                     Now(reserved_bits);
+    "hypercall-alignment"   false  "make a hypercall with a misaligned parameter block"          Now(misaligned_input);
+    "processors"            false  "run a task and a timer on each processor"                    Waiting(processors);
+    "triple-fault"          true   "take an exception without an interrupt descriptor table"     Now(triple_fault);
+    "panic"                 true   "panic"                                                       Now(panic);
+    "stack-overflow"        true   "use more stack than there is"                                Now(stack_overflow);
 }
 
 /// The tests, in the order in which they run.
@@ -72,9 +88,12 @@ pub fn list() -> impl Iterator<Item = Selftest> {
 }
 
 /// Runs the test `name` on this processor; `None` where there is no such.
-pub fn run(name: &str, targets: &Targets) -> Option<Outcome> {
+pub async fn run(name: &str, targets: &Targets) -> Option<Outcome> {
     let test = TESTS.iter().find(|test| test.about.name == name)?;
-    Some((test.run)(targets))
+    Some(match test.how {
+        Now(run) => run(targets),
+        Waiting(run) => run().await,
+    })
 }
 
 fn hypervisor_memory(targets: &Targets) -> Outcome {
@@ -96,6 +115,10 @@ fn hypervisor_address(ram: &[Range<u64>]) -> Option<u64> {
             && !ram.iter().any(|range| range.contains(end))
             && ram.iter().any(|range| range.start > *end)
     })
+}
+
+fn apic_page(_: &Targets) -> Outcome {
+    refused_memory("the APIC page", LOCAL_APIC)
 }
 
 fn io_apic_page(targets: &Targets) -> Outcome {
@@ -193,7 +216,7 @@ fn reserved_bits(_: &Targets) -> Outcome {
 }
 
 fn misaligned_input(_: &Targets) -> Outcome {
-    let parameters = &crate::processor::local().parameters;
+    let parameters = &local().parameters;
     let control = HypercallInput::simple(HypercallCode::PARTITA_READ_LOG).0;
     // SAFETY: a call that only reads, into this processor's own output page, and that must be refused.
     let result = unsafe { hypercalls().call(control, parameters.input() + 4, parameters.output()) };
@@ -206,6 +229,32 @@ fn expect_status(result: u64, expected: HvStatus) -> Outcome {
         true => Ok(format!("the call returns {status}")),
         false => Err(format!("the call returned {status} instead of {expected}")),
     }
+}
+
+/// Runs a task on each processor that sleeps there, which takes an inter-processor interrupt and the processor's own timer.
+fn processors() -> Pending<'static, Outcome> {
+    Box::pin(async {
+        let all = processor::local::all();
+        for expected in all {
+            let task = executor::spawn_on(expected.vp, async {
+                let before = local().vp;
+                Timer::after(SLEEP).await;
+                (before, local().vp)
+            });
+            match with_timeout(PATIENCE, task).await {
+                Ok(seen) if seen == (expected.vp, expected.vp) => {}
+                Ok(seen) => return Err(format!("a task of VP {} ran on VPs {seen:?}", expected.vp)),
+                Err(TimeoutError) => {
+                    return Err(format!(
+                        "VP {} did not run a task within {} s",
+                        expected.vp,
+                        PATIENCE.as_secs()
+                    ));
+                }
+            }
+        }
+        Ok(format!("tasks and timers of {} VPs run", all.len()))
+    })
 }
 
 fn triple_fault(_: &Targets) -> Outcome {

@@ -118,7 +118,7 @@ extern "C" fn main() -> ! {
 
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
-    executor::spawn(shell(machine, commands(boot))).detach();
+    executor::spawn_on(0, shell(machine, commands(boot))).detach();
     executor::run()
 }
 

@@ -120,6 +120,7 @@ impl System for Machine {
     fn run_selftest<'a>(&'a self, name: &'a str) -> Pending<'a, Result<String, SystemError>> {
         Box::pin(async move {
             selftest::run(name, &self.targets)
+                .await
                 .unwrap_or_else(|| Err(String::from("there is no such self-test")))
                 .map_err(SystemError)
         })

@@ -27,6 +27,8 @@ use crate::{images, process, setup};
 const DISK_BYTES: u64 = 256 << 20;
 /// How long QEMU may take to end once it has closed its monitor.
 const EXIT_LIMIT: Duration = Duration::from_secs(30);
+/// How many characters of a typed line's end [`Session::command`] looks for in the echo.
+const ECHOED: usize = 16;
 /// How often a waiting thread looks at what raises no event.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -224,7 +226,14 @@ impl Session {
     /// Types a line and returns what the console prints up to the next `prompt`, without the line's own echo.
     pub fn command(&mut self, line: &str, prompt: &str) -> Result<String> {
         self.send(&format!("{line}\r"))?;
-        self.wait_for(line)?;
+        // A line that is wider than the terminal scrolls: only its end is sure to be echoed in one piece.
+        let end = line
+            .char_indices()
+            .rev()
+            .nth(ECHOED - 1)
+            .map_or(line, |(at, _)| &line[at..]);
+        self.wait_for(end)?;
+        self.wait_for("\n")?;
         let text = self.wait_for(prompt)?;
         Ok(text
             .strip_suffix(prompt)

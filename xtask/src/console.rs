@@ -3,6 +3,39 @@
 /// How many last lines of a console an error message carries.
 pub const TAIL_LINES: usize = 200;
 
+/// The prompt of the root partition's shell. After a command that failed, `[status] ` stands before it.
+pub const PROMPT: &str = "partita> ";
+
+/// What a command of the root partition's shell answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status; 0 is success.
+    pub status: u8,
+    /// What it printed.
+    pub text: String,
+}
+
+impl Reply {
+    /// Reads what stands between a command's line and the next [`PROMPT`].
+    pub(crate) fn parse(output: &str) -> Self {
+        let (text, last) = output.rsplit_once('\n').unwrap_or(("", output));
+        let status = last
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix("] "))
+            .and_then(|n| n.parse().ok());
+        match status {
+            Some(status) => Self {
+                status,
+                text: text.to_owned(),
+            },
+            None => Self {
+                status: 0,
+                text: output.trim_end_matches('\n').to_owned(),
+            },
+        }
+    }
+}
+
 /// A serial line's output as text: without carriage returns and terminal control sequences, and with a reading position
 /// that moves over what [`Transcript::find`] has found.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +148,19 @@ mod tests {
         let mut console = transcript(&[b"error: x\nroot> "]);
         assert_eq!(console.find(&["root> ", "error:"]), Some((1, "error:".into())));
         assert_eq!(console.find(&["nothing"]), None);
+    }
+
+    #[test]
+    fn a_reply_has_the_status_that_stands_before_the_prompt() {
+        let reply = |status, text: &str| Reply {
+            status,
+            text: text.into(),
+        };
+        assert_eq!(Reply::parse("a\nb\n"), reply(0, "a\nb"));
+        assert_eq!(Reply::parse("unknown\n[2] "), reply(2, "unknown"));
+        assert_eq!(Reply::parse("[130] "), reply(130, ""));
+        assert_eq!(Reply::parse(""), reply(0, ""));
+        assert_eq!(Reply::parse("[x] "), reply(0, "[x] "));
     }
 
     #[test]

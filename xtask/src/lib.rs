@@ -35,6 +35,7 @@ pub mod commands {
 }
 
 pub use archive::{ArchiveBuilder, ArchiveSpec};
+pub use console::Reply;
 pub use machine::{Firmware, Iommu, Machine};
 pub use outcome::{ExitKind, Outcome};
 pub use session::Session;

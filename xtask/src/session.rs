@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::console::Transcript;
+use crate::console::{PROMPT, Reply, Transcript};
 use crate::iso::{self, Contents};
 use crate::lock::MachineToken;
 use crate::machine::{Boot, Console, Files, Firmware, Machine};
@@ -223,8 +223,13 @@ impl Session {
         }
     }
 
-    /// Types a line and returns what the console prints up to the next `prompt`, without the line's own echo.
-    pub fn command(&mut self, line: &str, prompt: &str) -> Result<String> {
+    /// Waits for the root partition's shell to prompt.
+    pub fn wait_for_shell(&mut self) -> Result<()> {
+        self.wait_for(PROMPT).map(drop)
+    }
+
+    /// Runs one command in the root partition's shell, which stands at its prompt.
+    pub fn command(&mut self, line: &str) -> Result<Reply> {
         self.send(&format!("{line}\r"))?;
         // A line that is wider than the terminal scrolls: only its end is sure to be echoed in one piece.
         let end = line
@@ -234,12 +239,8 @@ impl Session {
             .map_or(line, |(at, _)| &line[at..]);
         self.wait_for(end)?;
         self.wait_for("\n")?;
-        let text = self.wait_for(prompt)?;
-        Ok(text
-            .strip_suffix(prompt)
-            .unwrap_or(&text)
-            .trim_matches('\n')
-            .to_owned())
+        let text = self.wait_for(PROMPT)?;
+        Ok(Reply::parse(text.strip_suffix(PROMPT).unwrap_or(&text)))
     }
 
     /// Runs a command of QEMU's monitor for people, such as `info mtree`.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::console::PROMPT;
 use crate::machine::Machine;
 use crate::outcome::ExitKind;
 use crate::{images, setup};
@@ -164,7 +165,7 @@ fn reply(serial: &str, command: &str) -> Option<Value> {
         .skip_while(|line| !line.trim_end().ends_with(command))
         .skip(1);
     after
-        .map_while(|line| (!line.starts_with("partita> ")).then_some(line))
+        .map_while(|line| (!line.contains(PROMPT)).then_some(line))
         .find_map(|line| {
             let line = line.trim();
             if line.starts_with('{') {

@@ -91,11 +91,10 @@ extern "C" fn main() -> ! {
     let firmware = Firmware::read(boot.rsdp);
     let system = check(hypercalls().query_system());
     let vps = processor::start::other_processors(system.lp_count);
-    let config = pci::config::Machine::new(&firmware.ecam);
     let machine = MACHINE.call_once(|| Machine {
         heap,
         vps,
-        pci: pci::scan::functions(&config),
+        pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
         soft_off: firmware.soft_off,
         targets: Targets {
             ram: boot.ram().collect(),

@@ -4,6 +4,8 @@
 
 use super::frames::{BLOCK_SIZE, FRAME_SIZE, Frames};
 use super::paging::{Access, PageTables, PagingError, TableMemory};
+use crate::boot::start_info::MAX_MEMORY_MAP;
+use arrayvec::ArrayVec;
 use core::arch::x86_64::__cpuid;
 use core::ops::Range;
 use hypercall_api::pvh::{MemoryKind, MemoryMapEntry};
@@ -14,6 +16,7 @@ use x86_64::instructions::tlb;
 const DEVICE_END: u64 = 4 << 30;
 
 static FRAMES: Mutex<Option<Frames>> = Mutex::new(None);
+static RAM: Once<ArrayVec<Range<u64>, MAX_MEMORY_MAP>> = Once::new();
 static TABLES: Once<Mutex<PageTables<RealTables>>> = Once::new();
 
 /// Page tables in frames, which lie in mapped RAM.
@@ -53,6 +56,12 @@ pub struct Image {
 /// and frames that nothing uses.
 pub unsafe fn init(frames: Frames, map: &[MemoryMapEntry], image: &Image) -> Result<(), PagingError> {
     *FRAMES.lock() = Some(frames);
+    let ram = map.iter().filter(|entry| entry.kind == MemoryKind::RAM);
+    RAM.call_once(|| {
+        ram.take(MAX_MEMORY_MAP)
+            .map(|entry| entry.address..entry.address.saturating_add(entry.size))
+            .collect()
+    });
     let mut tables = PageTables::new(RealTables, has_gib_pages())?;
     tables.map(0..DEVICE_END, Access::DEVICE)?;
     for entry in map {
@@ -100,6 +109,14 @@ pub fn map_device(range: Range<u64>) -> Result<(), PagingError> {
         range.start & !4095..range.end.next_multiple_of(4096),
         Access::DEVICE,
     )
+}
+
+/// Whether any of `range` is RAM; all of it counts as such until the memory map is known.
+pub fn has_ram(range: &Range<u64>) -> bool {
+    RAM.get().is_none_or(|ram| {
+        ram.iter()
+            .any(|ram| ram.start < range.end && range.start < ram.end)
+    })
 }
 
 /// Frames in a row (at most 512), for page-sized structures.

@@ -12,18 +12,12 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// The registers at `base`, made reachable.
-    ///
-    /// # Safety
-    /// The range must be a device's registers, owned by the caller: not RAM, not another driver's.
-    pub unsafe fn map(base: u64, size: u64) -> Result<Self, PagingError> {
-        let bad = PagingError::BadRange {
-            start: base,
-            end: base,
-        };
-        let end = base.checked_add(size).ok_or(bad)?;
-        if !base.is_multiple_of(8) {
-            return Err(bad);
+    /// The registers at `base`, made reachable. Refused where RAM is in the range, so that no device and no table can make
+    /// the root write over its own memory.
+    pub fn map(base: u64, size: u64) -> Result<Self, PagingError> {
+        let end = base.saturating_add(size);
+        if !base.is_multiple_of(8) || address_space::has_ram(&(base..end)) {
+            return Err(PagingError::BadRange { start: base, end });
         }
         address_space::map_device(base..end)?;
         Ok(Self { base, size })
@@ -39,7 +33,7 @@ impl Registers {
     /// # Panics
     /// Where `offset` is not aligned or outside the window.
     pub fn read(&self, offset: u64) -> u32 {
-        // SAFETY: `address` checked that it is inside the registers that `map` was given.
+        // SAFETY: `address` checked that it is inside the window, where `map` found no RAM and made everything reachable.
         unsafe { (self.address(offset) as *const u32).read_volatile() }
     }
 

@@ -5,7 +5,7 @@ use super::Address;
 use crate::acpi::EcamRange;
 use crate::memory::mmio::Registers;
 use alloc::vec::Vec;
-use spin::Mutex;
+use spin::{Mutex, Once};
 use x86_64::instructions::port::Port;
 
 /// Configuration space, in aligned words of 32 bits.
@@ -28,12 +28,11 @@ pub struct Machine {
 
 impl Machine {
     /// Configuration space by `ecam`, or by ports where that is empty or cannot be mapped.
-    pub fn new(ecam: &[EcamRange]) -> Self {
+    fn new(ecam: &[EcamRange]) -> Self {
         let map = |range: &EcamRange| {
             let base = range.base + (u64::from(range.first_bus) << 20);
             let size = (u64::from(range.last_bus - range.first_bus) + 1) << 20;
-            // SAFETY: the firmware says that this is configuration space, which this driver alone uses.
-            match unsafe { Registers::map(base, size) } {
+            match Registers::map(base, size) {
                 Ok(registers) => Some((*range, registers)),
                 Err(error) => {
                     log::warn!("PCI configuration space at {base:#x} cannot be mapped: {error}");
@@ -60,6 +59,18 @@ impl Machine {
     fn by_ports(&self, address: Address, offset: u16) -> bool {
         self.ranges.is_empty() && address.segment == 0 && offset < 256
     }
+}
+
+static MACHINE: Once<Machine> = Once::new();
+
+/// Finds the machine's configuration space, by `ecam` where that is not empty.
+pub fn init(ecam: &[EcamRange]) -> &'static Machine {
+    MACHINE.call_once(|| Machine::new(ecam))
+}
+
+/// The machine's configuration space, once it has been found.
+pub fn machine() -> Option<&'static Machine> {
+    MACHINE.get()
 }
 
 const CONFIG_ADDRESS: u16 = 0xcf8;

@@ -1,5 +1,4 @@
 //! Message-signalled interrupts (PCI 6.8): what the hypervisor gives for an interrupt is written into the function.
-#![allow(unsafe_code)]
 
 use super::function::{Bar, Function};
 use crate::interrupt::{Interrupt, InterruptError};
@@ -36,14 +35,27 @@ pub enum MsiError {
 
 /// Gives `function` one interrupt on this processor: MSI-X entry 0 where it has MSI-X, MSI otherwise.
 pub fn enable(function: &Function<'_>) -> Result<Interrupt, MsiError> {
-    if let Some(table) = Table::find(function)? {
-        return table.enable(0);
+    match Table::find(function)? {
+        Some(table) => table.enable(0),
+        None => enable_msi(function),
     }
+}
+
+/// Gives `function` one interrupt on this processor by MSI.
+pub fn enable_msi(function: &Function<'_>) -> Result<Interrupt, MsiError> {
     let at = function.capability(MSI).ok_or(MsiError::NotSupported)?;
     let interrupt = Interrupt::message_signalled(function.address.segment, function.address.rid())?;
     let (address, data) = interrupt.message();
     write_msi(function, at, address, data);
     Ok(interrupt)
+}
+
+/// Turns MSI off.
+pub fn disable_msi(function: &Function<'_>) {
+    if let Some(at) = function.capability(MSI) {
+        let control = function.read(at);
+        function.write(at, control & !MSI_ENABLE);
+    }
 }
 
 fn write_msi(function: &Function<'_>, at: u16, address: u32, data: u32) {
@@ -86,8 +98,7 @@ impl<'a> Table<'a> {
         if offset + u64::from(entries) * ENTRY > size {
             return Err(MsiError::NoSuchEntry(entries - 1));
         }
-        // SAFETY: the range is the function's BAR, which belongs to the driver that asks.
-        let registers = unsafe { Registers::map(base, size) }?;
+        let registers = Registers::map(base, size)?;
         function.enable();
         function.write(capability, control | MSI_X_ENABLE | MSI_X_MASK_ALL);
         let table = Self {

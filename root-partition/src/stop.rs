@@ -22,6 +22,7 @@ const EXIT_SUCCESS: u32 = 0x10;
 const EXIT_FAILURE: u32 = 0x11;
 
 static DEBUG_EXIT: AtomicU16 = AtomicU16::new(0);
+static REPORTED: AtomicBool = AtomicBool::new(false);
 static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Notes the port of QEMU's `isa-debug-exit` device, from the command line.
@@ -80,10 +81,15 @@ fn debug_exit(value: u32) {
     }
 }
 
+/// Whether the caller may report a failure: only the first does, so that a failure while reporting one ends.
+pub fn begin_report() -> bool {
+    !REPORTED.swap(true, Ordering::SeqCst)
+}
+
 /// Reports a panic and stops the root.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
-    if !FAILED.load(Ordering::Relaxed) {
+    if begin_report() {
         let vp = processor::local::current().map_or(0, |local| local.vp);
         let _ = fmt::write(
             &mut console::force(),

@@ -52,7 +52,9 @@ pub(super) extern "C" fn handle(frame: &mut Frame) {
             instruction::stop();
         }
     } else if !probe::recover(frame) {
-        report(frame);
+        if stop::begin_report() {
+            report(frame);
+        }
         stop::after_failure();
     }
 }

@@ -3,14 +3,15 @@
 //! | module | holds |
 //! |---|---|
 //! | [`device_interrupt`] | interrupts that a device raises |
+//! | [`tasks`] | the executor on all processors |
 #![allow(unsafe_code)]
 
 mod device_interrupt;
+mod tasks;
 
-use crate::executor;
 use crate::hypervisor::hypercalls;
 use crate::processor::probe::{self, Fault};
-use crate::processor::{self, descriptors, local};
+use crate::processor::{descriptors, local};
 use crate::shell::system::{Pending, Selftest};
 use alloc::boxed::Box;
 use alloc::format;
@@ -18,7 +19,6 @@ use alloc::string::String;
 use core::arch::asm;
 use core::hint::black_box;
 use core::ops::Range;
-use embassy_time::{Duration, TimeoutError, Timer, with_timeout};
 use hypercall_api::call::Hypercalls;
 use hypercall_api::code::HypercallCode;
 use hypercall_api::control::{HypercallInput, HypercallResult};
@@ -31,10 +31,6 @@ const LOCAL_APIC: u64 = 0xfee0_0000;
 const HYPERVISOR_IMAGE: u64 = 0x20_0000;
 /// A synthetic MSR that does not exist.
 const NO_SUCH_MSR: u32 = 0x4000_00ff;
-/// How long a task sleeps to show that timers work.
-const SLEEP: Duration = Duration::from_millis(2);
-/// How long a processor may take to run a task before it counts as dead.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the tests need to know of the machine.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +78,8 @@ tests! {
     "invalid-hypercall"     false  "make a hypercall that does not exist"                        Now(invalid_hypercall);
     "hypercall-input"       false  "make a hypercall with reserved bits set"                     Now(reserved_bits);
     "hypercall-alignment"   false  "make a hypercall with a misaligned parameter block"          Now(misaligned_input);
-    "processors"            false  "run a task and a timer on each processor"                    Waiting(processors);
+    "processors"            false  "run a task and a timer on each processor"                    Waiting(|| Box::pin(tasks::on_each_processor()));
+    "wake-ups"              false  "have tasks of two processors wake each other in turn"        Waiting(|| Box::pin(tasks::ping_pong()));
     "device-interrupt"      false  "have a network device raise message-signalled interrupts"    Waiting(|| Box::pin(device_interrupt::run()));
     "triple-fault"          true   "take an exception without an interrupt descriptor table"     Now(triple_fault);
     "panic"                 true   "panic"                                                       Now(panic);
@@ -236,32 +233,6 @@ fn expect_status(result: u64, expected: HvStatus) -> Outcome {
         true => Ok(format!("the call returns {status}")),
         false => Err(format!("the call returned {status} instead of {expected}")),
     }
-}
-
-/// Runs a task on each processor that sleeps there, which takes an inter-processor interrupt and the processor's own timer.
-fn processors() -> Pending<'static, Outcome> {
-    Box::pin(async {
-        let all = processor::local::all();
-        for expected in all {
-            let task = executor::spawn_on(expected.vp, async {
-                let before = local().vp;
-                Timer::after(SLEEP).await;
-                (before, local().vp)
-            });
-            match with_timeout(PATIENCE, task).await {
-                Ok(seen) if seen == (expected.vp, expected.vp) => {}
-                Ok(seen) => return Err(format!("a task of VP {} ran on VPs {seen:?}", expected.vp)),
-                Err(TimeoutError) => {
-                    return Err(format!(
-                        "VP {} did not run a task within {} s",
-                        expected.vp,
-                        PATIENCE.as_secs()
-                    ));
-                }
-            }
-        }
-        Ok(format!("every VP runs tasks and timers: {} of {0}", all.len()))
-    })
 }
 
 fn triple_fault(_: &Targets) -> Outcome {

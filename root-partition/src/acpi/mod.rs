@@ -69,21 +69,34 @@ impl Firmware {
 
     fn from_tables(tables: &AcpiTables<Identity>) -> Self {
         Self {
-            interrupts: or_default(tables.find_table::<Madt>().map(|madt| {
+            interrupts: find::<Madt>(tables)
                 // SAFETY: the mapping is as long as its header says, and its sum was right.
-                madt::parse(unsafe { table_bytes(&madt) })
-            })),
-            ecam: or_default(tables.find_table::<Mcfg>().map(|mcfg| ecam_ranges(&mcfg))),
+                .map(|madt| madt::parse(unsafe { table_bytes(&madt) }))
+                .unwrap_or_default(),
+            ecam: find::<Mcfg>(tables)
+                .map(|mcfg| ecam_ranges(&mcfg))
+                .unwrap_or_default(),
             soft_off: soft_off(tables),
         }
     }
 }
 
-fn or_default<T: Default>(result: Result<T, AcpiError>) -> T {
-    result.unwrap_or_else(|error| {
-        log::warn!("ACPI: {error:?}");
-        T::default()
-    })
+/// A table, or a line in the log. Old machines lack some.
+fn find<T: AcpiTable>(tables: &AcpiTables<Identity>) -> Option<PhysicalMapping<Identity, T>> {
+    match tables.find_table::<T>() {
+        Ok(table) => Some(table),
+        Err(AcpiError::TableMissing(_)) => {
+            log::info!("ACPI: there is no {} table", T::SIGNATURE.as_str());
+            None
+        }
+        Err(error) => {
+            log::warn!(
+                "ACPI: the {} table cannot be used: {error:?}",
+                T::SIGNATURE.as_str()
+            );
+            None
+        }
+    }
 }
 
 fn ecam_ranges(mcfg: &Mcfg) -> Vec<EcamRange> {

@@ -142,6 +142,7 @@ fn command_line(memory: &impl Memory, address: u64) -> Result<ArrayString<MAX_CO
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// Bytes from address 0x1000 on.
     struct Bytes(Vec<u8>);
@@ -226,6 +227,16 @@ mod tests {
         };
         let error = BootInfo::read(&world(start), 0x1000).unwrap_err();
         assert_eq!(error, BootError::BadMagic(0x36d7_6289));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damaged_byte_makes_it_panic(at in 0usize..0x400, value: u8, second in 0usize..56, other: u8) {
+            let mut world = world(start_info());
+            world.0[at] = value;
+            world.0[second] = other;
+            let _ = BootInfo::read(&world, 0x1000).map(|info| info.ram().count());
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ impl Fault {
     pub const INVALID_OPCODE: u8 = 6;
     /// `#GP`.
     pub const GENERAL_PROTECTION: u8 = 13;
+    /// `#PF`.
+    pub const PAGE_FAULT: u8 = 14;
 }
 
 impl fmt::Display for Fault {

@@ -26,7 +26,7 @@ const CAUSES: u32 = 1 << 2 | 1 << 24;
 const OTHER_TO_ENTRY_0: u32 = 8 << 16;
 
 /// How long an interrupt may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Raises the interrupts and waits for them.
 pub(super) async fn run() -> Outcome {

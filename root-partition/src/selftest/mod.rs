@@ -78,6 +78,7 @@ tests! {
     "invalid-hypercall"     false  "make a hypercall that does not exist"                        Now(invalid_hypercall);
     "hypercall-input"       false  "make a hypercall with reserved bits set"                     Now(reserved_bits);
     "hypercall-alignment"   false  "make a hypercall with a misaligned parameter block"          Now(misaligned_input);
+    "own-memory"            false  "write the root's own code, use page 0 and the page under the stack" Now(own_memory);
     "processors"            false  "run a task and a timer on each processor"                    Waiting(|| Box::pin(tasks::on_each_processor()));
     "wake-ups"              false  "have tasks of two processors wake each other in turn"        Waiting(|| Box::pin(tasks::ping_pong()));
     "device-interrupt"      false  "have a network device raise message-signalled interrupts"    Waiting(|| Box::pin(device_interrupt::run()));
@@ -233,6 +234,28 @@ fn expect_status(result: u64, expected: HvStatus) -> Outcome {
         true => Ok(format!("the call returns {status}")),
         false => Err(format!("the call returned {status} instead of {expected}")),
     }
+}
+
+fn own_memory(_: &Targets) -> Outcome {
+    // SAFETY: where the write is not refused, it spoils a function that only another test uses.
+    let code = unsafe { probe::write(deeper as *const () as u64, 0) };
+    let guard = probe::read(local().stack().guard);
+    let null = probe::read(0);
+    let seen = [
+        ("writing its code", code.err()),
+        ("reading the page under the stack", guard.err()),
+        ("reading page 0", null.err()),
+    ];
+    for (what, fault) in seen {
+        match fault {
+            Some(fault) if fault.vector == Fault::PAGE_FAULT => {}
+            Some(fault) => return Err(format!("{what} raised {fault} instead of #PF")),
+            None => return Err(format!("{what} was let through")),
+        }
+    }
+    Ok(String::from(
+        "writing code, the page under the stack and page 0 raise #PF",
+    ))
 }
 
 fn triple_fault(_: &Targets) -> Outcome {

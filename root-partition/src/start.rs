@@ -92,13 +92,17 @@ extern "C" fn main() -> ! {
     let system = check(hypercalls().query_system());
     let vps = processor::start::other_processors(system.lp_count);
     let machine = MACHINE.call_once(|| Machine {
-        heap,
         vps,
         pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
         soft_off: firmware.soft_off,
         targets: Targets {
             ram: boot.ram().collect(),
-            io_apic: Machine::io_apic(&firmware),
+            io_apic: firmware
+                .interrupts
+                .io_apics
+                .first()
+                .map(|first| first.address.into()),
+            heap,
         },
         entered,
     });

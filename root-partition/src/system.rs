@@ -1,10 +1,9 @@
 //! What the shell sees of the world, over hypercalls and drivers.
 
-use crate::acpi::Firmware;
 use crate::acpi::sleep::SleepType;
 use crate::drivers::pci::scan::Identity;
 use crate::hypervisor::{hypercalls, statistics, time};
-use crate::memory::heap::{self, Heap};
+use crate::memory::heap;
 use crate::selftest::Targets;
 use crate::shell::system::{
     LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
@@ -24,8 +23,6 @@ const TICKS_PER_MICROSECOND: u64 = 10;
 
 /// The machine as found at the start.
 pub struct Machine {
-    /// The heap.
-    pub heap: &'static Heap,
     /// VPs that run.
     pub vps: u32,
     /// PCI functions.
@@ -36,14 +33,6 @@ pub struct Machine {
     pub targets: Targets,
     /// Reference time when the root was entered.
     pub entered: u64,
-}
-
-impl Machine {
-    /// The first IOAPIC's registers, for the self-tests.
-    pub fn io_apic(firmware: &Firmware) -> Option<u64> {
-        let first = firmware.interrupts.io_apics.first()?;
-        Some(u64::from(first.address))
-    }
 }
 
 impl System for Machine {
@@ -93,7 +82,7 @@ impl System for Machine {
     }
 
     fn root(&self) -> RootInfo {
-        let (heap_total, heap_used) = heap::usage(self.heap);
+        let (heap_total, heap_used) = heap::usage(self.targets.heap);
         let ticks = time::now().saturating_sub(self.entered);
         RootInfo {
             heap_total,

@@ -10,12 +10,14 @@ mod device_interrupt;
 mod tasks;
 
 use crate::hypervisor::hypercalls;
+use crate::memory::heap::{self, Heap};
 use crate::processor::probe::{self, Fault};
 use crate::processor::{descriptors, local};
 use crate::shell::system::{Pending, Selftest};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::hint::black_box;
 use core::ops::Range;
@@ -32,13 +34,18 @@ const HYPERVISOR_IMAGE: u64 = 0x20_0000;
 /// A synthetic MSR that does not exist.
 const NO_SUCH_MSR: u32 = 0x4000_00ff;
 
+/// Words that the heap's test allocates at once: 1 MiB.
+const HEAP_PIECE: usize = 1 << 17;
+
 /// What the tests need to know of the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Targets {
     /// RAM of the root.
-    pub ram: alloc::vec::Vec<Range<u64>>,
+    pub ram: Vec<Range<u64>>,
     /// Registers of the first IOAPIC.
     pub io_apic: Option<u64>,
+    /// The heap.
+    pub heap: &'static Heap,
 }
 
 /// What was seen, or what should have been seen instead.
@@ -79,6 +86,7 @@ tests! {
     "hypercall-input"       false  "make a hypercall with reserved bits set"                     Now(reserved_bits);
     "hypercall-alignment"   false  "make a hypercall with a misaligned parameter block"          Now(misaligned_input);
     "own-memory"            false  "write the root's own code, use page 0 and the page under the stack" Now(own_memory);
+    "heap"                  false  "use more heap than there is, so that it grows"                Now(heap_growth);
     "processors"            false  "run a task and a timer on each processor"                    Waiting(|| Box::pin(tasks::on_each_processor()));
     "wake-ups"              false  "have tasks of two processors wake each other in turn"        Waiting(|| Box::pin(tasks::ping_pong()));
     "device-interrupt"      false  "have a network device raise message-signalled interrupts"    Waiting(|| Box::pin(device_interrupt::run()));
@@ -256,6 +264,38 @@ fn own_memory(_: &Targets) -> Outcome {
     Ok(String::from(
         "writing code, the page under the stack and page 0 raise #PF",
     ))
+}
+
+/// Allocates until the heap has taken more memory; all of it is freed again, but the heap keeps what it took.
+fn heap_growth(targets: &Targets) -> Outcome {
+    let (before, _) = heap::usage(targets.heap);
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece: Vec<u64> = Vec::new();
+        if piece.try_reserve_exact(HEAP_PIECE).is_err() {
+            return Err(format!(
+                "an allocation failed with a heap of {} MiB",
+                before >> 20
+            ));
+        }
+        piece.push(pieces.len() as u64);
+        pieces.push(piece);
+        let (after, _) = heap::usage(targets.heap);
+        if after > before {
+            let intact = pieces
+                .iter()
+                .enumerate()
+                .all(|(index, piece)| piece[..] == [index as u64]);
+            return match intact {
+                true => Ok(format!(
+                    "the heap grew from {} to {} MiB",
+                    before >> 20,
+                    after >> 20
+                )),
+                false => Err(String::from("allocations overlap")),
+            };
+        }
+    }
 }
 
 fn triple_fault(_: &Targets) -> Outcome {

@@ -14,6 +14,8 @@ use crate::paths;
 /// The environment variable that names a folder with built images; they are then used as they are.
 pub const READY: &str = "PARTITA_IMAGES";
 
+/// Packages of the images; each has a program of its own name behind the feature `image`.
+pub const PACKAGES: [&str; 2] = [HYPERVISOR, ROOT_PARTITION];
 const HYPERVISOR: &str = "hypervisor";
 const ROOT_PARTITION: &str = "root-partition";
 
@@ -77,7 +79,7 @@ fn once(visible: bool) -> Result<Images> {
 
 fn build_all(visible: bool) -> Result<Images> {
     let _lock = FileLock::wait(&paths::work()?.join("images.lock"), "it is building the images")?;
-    for package in [HYPERVISOR, ROOT_PARTITION] {
+    for package in PACKAGES {
         build_package(package, visible)?;
     }
     Ok(Images::in_folder(&paths::target()?.join("release")))
@@ -86,7 +88,7 @@ fn build_all(visible: bool) -> Result<Images> {
 fn build_package(package: &str, visible: bool) -> Result<()> {
     let mut command = cargo();
     command
-        .args(["build", "--release", "--package", package])
+        .args(["build", "--release", "--package", package, "--features", "image"])
         .stdin(Stdio::null());
     let failed = || format!("the image {package} does not build");
     if visible {

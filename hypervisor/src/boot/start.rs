@@ -379,7 +379,7 @@ fn place_processors(
     paging: &mut HostPaging,
     frames: &mut FrameAllocator,
 ) -> Result<&'static Processor, StartError> {
-    local_apic::enable(SPURIOUS_VECTOR, ERROR_VECTOR);
+    local_apic::enable_first(SPURIOUS_VECTOR, ERROR_VECTOR);
     let own = local_apic::id();
     let others = machine
         .platform
@@ -438,6 +438,7 @@ fn bring_up_machine(machine: &Machine, processor: &'static Processor) -> Result<
     if !clock::calibrate(platform.power.timer.map(|timer| timer.port)) {
         return Err(StartError::NoClock);
     }
+    local_apic::enter_x2apic();
     prepare_processor(processor);
     log::info!(
         "TSC {} MHz, local APIC timer {} MHz, {}",
@@ -492,7 +493,7 @@ fn start_others(machine: &Machine, image: &Image) {
 /// Where the trampoline leads.
 extern "C" fn processor_entry(processor: &'static Processor) -> ! {
     switch_address_space();
-    local_apic::enable(SPURIOUS_VECTOR, ERROR_VECTOR);
+    local_apic::enable_other(SPURIOUS_VECTOR, ERROR_VECTOR);
     // SAFETY: this is the processor that the state is for.
     unsafe { Processor::load(processor) };
     prepare_processor(processor);
@@ -578,7 +579,7 @@ fn describe_system(machine: &Machine, image: &Image, entered: u64, frames: &Fram
         "{} MiB of memory, {} KiB of it the hypervisor's ({} KiB free)",
         information.memory_total >> 20,
         information.memory_hypervisor >> 10,
-        frames.free_frames() * FRAME_SIZE >> 10
+        (frames.free_frames() * FRAME_SIZE) >> 10
     );
     system::set(System {
         information,

@@ -33,8 +33,10 @@ struct Call {
     variable_header: u16,
     privileges: Privileges,
     /// Takes the input, with its variable header, and the output, zeroed.
-    handler: fn(&mut Vp, &[u8], &mut [u8]) -> Result<(), HvStatus>,
+    handler: Handler,
 }
+
+type Handler = fn(&mut Vp, &[u8], &mut [u8]) -> Result<(), HvStatus>;
 
 macro_rules! hypercalls {
     ($($code:ident $input:ty => $output:ty, header $header:literal, $privileges:expr, $handler:path;)*) => {

@@ -7,7 +7,7 @@ use super::Partition;
 use crate::memory::address::{Frame, Spa};
 use crate::virtualization::Paging;
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use hypercall_api::address::{Gpa, Gva, PAGE_SIZE};
 use hypercall_api::counter::COUNTERS;
 
@@ -43,6 +43,11 @@ fn copy_to(spa: Spa, bytes: &[u8]) {
 fn read_word(spa: Spa) -> u64 {
     // SAFETY: as in `copy_from`; the callers give aligned addresses.
     unsafe { (*(spa.0 as *const AtomicU64)).load(Ordering::Relaxed) }
+}
+
+fn read_byte(spa: Spa) -> u8 {
+    // SAFETY: as in `copy_from`.
+    unsafe { (*(spa.0 as *const AtomicU8)).load(Ordering::Relaxed) }
 }
 
 /// The 64-bit words of a frame that the hypervisor shares with a parent, as counters.
@@ -94,40 +99,49 @@ impl Partition {
             .map(|mapping| mapping.spa)
             .ok_or(Unreachable(gpa))
     }
+}
 
-    #[inline]
-    fn table_entry(&self, table: u64, index: u64) -> Option<u64> {
-        let mapping = self.translate(Gpa((table & ADDRESS) + index * 8))?;
-        mapping.is_ram().then(|| read_word(mapping.spa))
+/// A page table entry that a walk used: where it lies and what it said.
+type Step = (Spa, u64);
+/// Most levels of a walk.
+const LEVELS: usize = 5;
+
+impl Partition {
+    fn table_word(&self, gpa: u64) -> Option<Step> {
+        let mapping = self
+            .translate(Gpa(gpa & !7))
+            .filter(|mapping| mapping.access.read && mapping.is_ram())?;
+        Some((mapping.spa, read_word(mapping.spa)))
     }
 
     /// Translates a linear address by the guest's own page tables. Access rights are not looked at: the processor has
     /// just fetched from there.
     pub fn translate_linear(&self, paging: &Paging, gva: Gva) -> Option<Gpa> {
-        if !paging.is_on() {
-            return Some(Gpa(gva.0 & 0xffff_ffff));
-        }
-        if paging.is_long() {
-            let levels = if paging.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
-            return self.walk(paging.cr3, gva, levels);
+        if paging.is_on() && paging.is_long() {
+            return self.walk(paging.cr3, gva, levels(paging), &mut [(Spa(0), 0); LEVELS]);
         }
         let gva = Gva(gva.0 & 0xffff_ffff);
-        if paging.cr4 & CR4_PAE != 0 {
-            let base = paging.cr3 & 0xffff_ffe0;
-            let mapping = self
-                .translate(Gpa(base + (gva.0 >> 30) * 8))
-                .filter(|mapping| mapping.is_ram())?;
-            let pointer = read_word(mapping.spa);
-            return (pointer & PRESENT != 0).then(|| self.walk(pointer, gva, 2))?;
+        if !paging.is_on() {
+            return Some(Gpa(gva.0));
         }
-        self.walk_legacy(paging, gva)
+        if paging.cr4 & CR4_PAE == 0 {
+            return self.walk_legacy(paging, gva);
+        }
+        let (_, pointer) = self.table_word((paging.cr3 & 0xffff_ffe0) + (gva.0 >> 30) * 8)?;
+        if pointer & PRESENT == 0 {
+            return None;
+        }
+        self.walk(pointer, gva, 2, &mut [(Spa(0), 0); LEVELS])
     }
 
-    #[inline]
-    fn walk(&self, mut entry: u64, gva: Gva, levels: u32) -> Option<Gpa> {
-        for level in (0..levels).rev() {
+    /// Walks `levels` levels of 64-bit entries and tells in `steps` which they were; a walk that ends early repeats its
+    /// last.
+    fn walk(&self, mut entry: u64, gva: Gva, levels: usize, steps: &mut [Step; LEVELS]) -> Option<Gpa> {
+        for (step, level) in (0..levels).rev().enumerate() {
             let shift = 12 + 9 * level;
-            entry = self.table_entry(entry, gva.0 >> shift & 0x1ff)?;
+            let used = self.table_word((entry & ADDRESS) + (gva.0 >> shift & 0x1ff) * 8)?;
+            steps[step..].fill(used);
+            entry = used.1;
             if entry & PRESENT == 0 {
                 return None;
             }
@@ -142,8 +156,8 @@ impl Partition {
     /// Two levels of 32-bit entries.
     fn walk_legacy(&self, paging: &Paging, gva: Gva) -> Option<Gpa> {
         let word = |gpa: u64| {
-            let mapping = self.translate(Gpa(gpa & !7)).filter(|mapping| mapping.is_ram())?;
-            Some((read_word(mapping.spa) >> ((gpa & 4) * 8)) & 0xffff_ffff)
+            self.table_word(gpa)
+                .map(|(_, pair)| (pair >> ((gpa & 4) * 8)) & 0xffff_ffff)
         };
         let directory = word((paging.cr3 & 0xffff_f000) + (gva.0 >> 22) * 4)?;
         if directory & PRESENT == 0 {
@@ -157,23 +171,96 @@ impl Partition {
         let entry = word((directory & 0xffff_f000) + (gva.0 >> 12 & 0x3ff) * 4)?;
         (entry & PRESENT != 0).then_some(Gpa(entry & 0xffff_f000 | gva.0 & 0xfff))
     }
+
+    /// Copies instruction bytes at `gva` into `bytes`, as many as can be read without crossing into a page that cannot be.
+    pub fn fetch(&self, paging: &Paging, gva: Gva, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = Gva(gva.0.wrapping_add(done as u64));
+            let Some(gpa) = self.translate_linear(paging, at) else {
+                break;
+            };
+            let Some(mapping) = self.translate(gpa).filter(|mapping| mapping.is_ram()) else {
+                break;
+            };
+            let length = (bytes.len() - done).min((PAGE_SIZE - gpa.page_offset()) as usize);
+            copy_from(mapping.spa, &mut bytes[done..done + length]);
+            done += length;
+        }
+        done
+    }
 }
 
-/// Copies instruction bytes at `gva` into `bytes`, as many as can be read without crossing into a page that cannot be.
-#[inline]
-pub fn fetch(partition: &Partition, paging: &Paging, gva: Gva, bytes: &mut [u8]) -> usize {
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = Gva(gva.0.wrapping_add(done as u64));
-        let Some(gpa) = partition.translate_linear(paging, at) else {
-            break;
+fn levels(paging: &Paging) -> usize {
+    if paging.cr4 & CR4_LA57 != 0 { 5 } else { 4 }
+}
+
+/// Where a VP's code was found by earlier walks. A line holds the entries that a walk used, and counts only while the guest's
+/// tables still say the same and the partition's own have not changed: so it never differs from walking again.
+pub struct CodeCache {
+    lines: [CodeLine; Self::LINES],
+}
+
+#[derive(Clone, Copy)]
+struct CodeLine {
+    /// Linear page number; 0 where the line is empty.
+    page: u64,
+    cr3: u64,
+    generation: u64,
+    steps: [Step; LEVELS],
+    /// The code's page.
+    spa: u64,
+}
+
+impl Default for CodeCache {
+    fn default() -> Self {
+        let line = CodeLine {
+            page: 0,
+            cr3: 0,
+            generation: 0,
+            steps: [(Spa(0), 0); LEVELS],
+            spa: 0,
         };
-        let Some(mapping) = partition.translate(gpa).filter(|mapping| mapping.is_ram()) else {
-            break;
-        };
-        let length = (bytes.len() - done).min((PAGE_SIZE - gpa.page_offset()) as usize);
-        copy_from(mapping.spa, &mut bytes[done..done + length]);
-        done += length;
+        Self {
+            lines: [line; Self::LINES],
+        }
     }
-    done
+}
+
+impl CodeCache {
+    const LINES: usize = 8;
+
+    /// The byte at `gva`, in long mode.
+    #[inline]
+    pub fn first_byte(&mut self, partition: &Partition, paging: &Paging, gva: Gva) -> Option<u8> {
+        let page = gva.0 / PAGE_SIZE;
+        let line = &self.lines[page as usize % Self::LINES];
+        let known = line.page == page
+            && line.cr3 == paging.cr3
+            && line.generation == partition.memory_generation()
+            && line.steps.iter().all(|&(place, said)| read_word(place) == said);
+        let page_spa = if known {
+            line.spa
+        } else {
+            self.fill(partition, paging, gva)?
+        };
+        Some(read_byte(Spa(page_spa + gva.0 % PAGE_SIZE)))
+    }
+
+    #[cold]
+    fn fill(&mut self, partition: &Partition, paging: &Paging, gva: Gva) -> Option<u64> {
+        let generation = partition.memory_generation();
+        let mut steps = [(Spa(0), 0); LEVELS];
+        let gpa = partition.walk(paging.cr3, gva, levels(paging), &mut steps)?;
+        let spa = partition.translate(gpa).filter(|mapping| mapping.is_ram())?.spa.0 & !(PAGE_SIZE - 1);
+        let page = gva.0 / PAGE_SIZE;
+        self.lines[page as usize % Self::LINES] = CodeLine {
+            page,
+            cr3: paging.cr3,
+            generation,
+            steps,
+            spa,
+        };
+        Some(spa)
+    }
 }

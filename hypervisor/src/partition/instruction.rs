@@ -4,34 +4,30 @@
 /// Longest instruction, in bytes.
 pub const LONGEST: usize = 15;
 
-/// An instruction that exits.
+/// An instruction that exits, by the bytes of its opcode and ModRM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// CPUID, RDMSR, WRMSR, INVD: two opcode bytes.
-    TwoBytes,
-    /// VMMCALL, VMCALL, XSETBV: two opcode bytes and a ModRM byte.
-    ThreeBytes,
     /// HLT: one opcode byte.
-    OneByte,
+    OneByte = 1,
+    /// CPUID, RDMSR, WRMSR, INVD: two opcode bytes.
+    TwoBytes = 2,
+    /// VMMCALL, VMCALL, XSETBV: two opcode bytes and a ModRM byte.
+    ThreeBytes = 3,
 }
 
 /// Length of the instruction that `bytes` begin with, which is `kind`. Bytes that cannot be read count as no prefix.
 #[inline]
 pub fn length(kind: Kind, bytes: &[u8], is_64_bit: bool) -> usize {
-    let opcode = match kind {
-        Kind::OneByte => 1,
-        Kind::TwoBytes => 2,
-        Kind::ThreeBytes => 3,
-    };
     let prefixes = bytes
         .iter()
         .take_while(|&&byte| is_prefix(byte, is_64_bit))
         .count();
-    (prefixes + opcode).min(LONGEST)
+    (prefixes + kind as usize).min(LONGEST)
 }
 
+/// Whether `byte` is a prefix: of the legacy kind, or REX.
 #[inline]
-fn is_prefix(byte: u8, is_64_bit: bool) -> bool {
+pub fn is_prefix(byte: u8, is_64_bit: bool) -> bool {
     match byte {
         0x0f => false,
         0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 => true,

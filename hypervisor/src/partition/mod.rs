@@ -42,8 +42,10 @@ pub struct Partition {
     pub id: PartitionId,
     /// What it may use.
     pub privileges: Privileges,
-    /// Its guest physical address space.
+    /// Its guest physical address space. Whoever changes it calls [`memory_changed`](Self::memory_changed).
     pub memory: Mutex<NestedTables<Npt>>,
+    /// Counts the changes of `memory`.
+    generation: AtomicU64,
     /// Which ports and MSRs pass through.
     pub permissions: Permissions,
     /// Its VPs.
@@ -73,6 +75,7 @@ impl Partition {
             id,
             privileges,
             memory: Mutex::new(memory),
+            generation: AtomicU64::new(1),
             permissions,
             vps: [const { Once::new() }; MAX_VPS],
             guest_os_id: AtomicU64::new(0),
@@ -112,6 +115,17 @@ impl Partition {
     #[inline]
     pub fn translate(&self, gpa: Gpa) -> Option<Mapping> {
         self.memory.lock().translate(gpa)
+    }
+
+    /// Changes with every change of the address space.
+    #[inline]
+    pub fn memory_generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The address space has changed: what VPs remember of it is void.
+    pub fn memory_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Reference time now, in 100 ns.

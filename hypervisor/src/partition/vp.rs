@@ -1,7 +1,7 @@
 //! Virtual processors: what the LP that runs one owns ([`Vp`]), and what everybody may touch ([`VpShared`]).
 
 use super::Partition;
-use super::guest_memory;
+use super::guest_memory::{self, CodeCache};
 use super::instruction;
 use super::synic::Synic;
 use super::virtual_apic::VirtualApic;
@@ -12,7 +12,7 @@ use crate::platform::registers::{self, tsc};
 use crate::processor::interrupts;
 use crate::processor::local::Processor;
 use crate::virtualization::svm::Svm;
-use crate::virtualization::{Event, Exception, Exit, GuestRegisters, VirtualProcessor};
+use crate::virtualization::{Event, Exception, Exit, GuestRegisters, Paging, VirtualProcessor};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gva;
 use hypercall_api::counter::{COUNTERS, EXIT_BASE, TOTAL_RUN_TIME};
@@ -228,6 +228,8 @@ pub struct Vp {
     pub apic: VirtualApic,
     /// Its synthetic interrupt controller and timers.
     pub synic: Synic,
+    /// Where its code was found.
+    code: CodeCache,
     /// HV_X64_MSR_VP_ASSIST_PAGE.
     pub assist_page: u64,
     /// The earliest of its timers' deadlines, as TSC.
@@ -261,6 +263,7 @@ impl Vp {
             hardware,
             apic: VirtualApic::new(shared.apic_id, shared.index.0 == 0),
             synic: Synic::new(),
+            code: CodeCache::default(),
             assist_page: 0,
             deadline: u64::MAX,
             window: None,
@@ -345,16 +348,29 @@ impl Vp {
         self.hardware.clear_shadow();
     }
 
+    #[inline]
     fn decode_length(&mut self, kind: instruction::Kind, rip: u64) -> u64 {
         let paging = self.hardware.paging();
-        let linear = if self.hardware.is_64_bit() {
+        if self.hardware.is_64_bit() {
+            let first = self.code.first_byte(self.partition, &paging, Gva(rip));
+            if first.is_some_and(|first| !instruction::is_prefix(first, true)) {
+                return kind as u64;
+            }
+        }
+        self.decode_prefixes(kind, &paging, rip)
+    }
+
+    #[cold]
+    fn decode_prefixes(&mut self, kind: instruction::Kind, paging: &Paging, rip: u64) -> u64 {
+        let is_64_bit = self.hardware.is_64_bit();
+        let linear = if is_64_bit {
             rip
         } else {
             self.hardware.code_base().wrapping_add(rip) & 0xffff_ffff
         };
         let mut bytes = [0; instruction::LONGEST];
-        let length = guest_memory::fetch(self.partition, &paging, Gva(linear), &mut bytes);
-        instruction::length(kind, &bytes[..length], self.hardware.is_64_bit()) as u64
+        let length = self.partition.fetch(paging, Gva(linear), &mut bytes);
+        instruction::length(kind, &bytes[..length], is_64_bit) as u64
     }
 
     /// Expires what is due, takes in requested interrupts and injects what can be delivered. Runs before each entry.

@@ -21,6 +21,10 @@ mod register {
     pub(super) const DIVIDE: u32 = 0x3e;
 }
 
+/// IA32_APIC_BASE: enabled.
+const BASE_ENABLED: u64 = 1 << 11;
+/// IA32_APIC_BASE: in x2APIC mode.
+const BASE_X2APIC: u64 = 1 << 10;
 const LVT_MASKED: u32 = 1 << 16;
 const LVT_TSC_DEADLINE: u32 = 2 << 17;
 const ICR_PENDING: u32 = 1 << 12;
@@ -80,19 +84,50 @@ pub fn has_tsc_deadline() -> bool {
     cpuid(1, 0).ecx & 1 << 24 != 0
 }
 
-/// Turns on this processor's local APIC, with every local interrupt masked but the spurious and error vectors.
-pub fn enable(spurious_vector: u8, error_vector: u8) {
-    // SAFETY: every 64-bit processor has IA32_APIC_BASE; enabling the APIC changes no memory.
+/// Whether this processor's local APIC is in x2APIC mode, as firmware may have left it.
+fn in_x2apic_mode() -> bool {
+    // SAFETY: every 64-bit processor has IA32_APIC_BASE.
+    unsafe { read_msr(APIC_BASE) & BASE_X2APIC != 0 }
+}
+
+/// Turns on the local APIC of the first processor, in the mode in which it is: clocks are calibrated before
+/// [`enter_x2apic`], because QEMU's instruction counting cannot read the timer's count through an MSR.
+pub fn enable_first(spurious_vector: u8, error_vector: u8) {
+    // SAFETY: as above; enabling the APIC changes no memory.
     unsafe {
         let base = read_msr(APIC_BASE);
-        if has_x2apic() {
-            write_msr(APIC_BASE, base | 1 << 11);
-            write_msr(APIC_BASE, base | 1 << 11 | 1 << 10);
-        } else {
+        if !in_x2apic_mode() {
             XAPIC_PAGE.store(base & 0x000f_ffff_ffff_f000, Ordering::Relaxed);
-            write_msr(APIC_BASE, base | 1 << 11);
+        }
+        write_msr(APIC_BASE, base | BASE_ENABLED);
+    }
+    initialize(spurious_vector, error_vector);
+}
+
+/// Changes the first processor's APIC to x2APIC mode, where the processor has it.
+pub fn enter_x2apic() {
+    if has_x2apic() {
+        // SAFETY: the processor has x2APIC; its registers keep their values (SDM 3, 11.12.5).
+        unsafe { write_msr(APIC_BASE, read_msr(APIC_BASE) | BASE_ENABLED | BASE_X2APIC) }
+        XAPIC_PAGE.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Turns on the local APIC of a processor that was started after the first.
+pub fn enable_other(spurious_vector: u8, error_vector: u8) {
+    // SAFETY: every 64-bit processor has IA32_APIC_BASE; x2APIC mode is entered through xAPIC mode.
+    unsafe {
+        let base = read_msr(APIC_BASE) | BASE_ENABLED;
+        write_msr(APIC_BASE, base);
+        if has_x2apic() {
+            write_msr(APIC_BASE, base | BASE_X2APIC);
         }
     }
+    initialize(spurious_vector, error_vector);
+}
+
+/// Masks every local interrupt but the spurious and error vectors.
+fn initialize(spurious_vector: u8, error_vector: u8) {
     for lvt in [register::LVT_TIMER, register::LVT_LINT0, register::LVT_LINT1] {
         write(lvt, LVT_MASKED);
     }

@@ -31,6 +31,12 @@ pub struct Descriptors {
     tss: TaskStateSegment,
 }
 
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Descriptors {
     /// Empty tables.
     pub fn new() -> Self {

@@ -31,6 +31,23 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
             &[],
         )?;
+        // The images' thin programs are freestanding, so each is looked at by itself.
+        for image in images::PACKAGES {
+            cargo(
+                &[
+                    "clippy",
+                    "--package",
+                    image,
+                    "--bins",
+                    "--features",
+                    "image",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
+            )?;
+        }
     }
     let qemu = setup::qemu()?;
     eprintln!(

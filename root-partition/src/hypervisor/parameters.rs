@@ -38,7 +38,7 @@ impl ParameterPages {
     ///
     /// # Panics
     /// Where they are longer than a page.
-    pub fn set_input(&self, bytes: &[u8]) {
+    pub(super) fn set_input(&self, bytes: &[u8]) {
         assert!(bytes.len() <= PAGE);
         // SAFETY: the page was allocated for this alone, and the length was checked.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.input as *mut u8, bytes.len()) };
@@ -48,7 +48,7 @@ impl ParameterPages {
     ///
     /// # Panics
     /// Where they are longer than a page.
-    pub fn copy_output(&self, bytes: &mut [u8]) {
+    pub(super) fn copy_output(&self, bytes: &mut [u8]) {
         assert!(bytes.len() <= PAGE);
         // SAFETY: as above; the hypervisor writes the page only during a call.
         unsafe { ptr::copy_nonoverlapping(self.output as *const u8, bytes.as_mut_ptr(), bytes.len()) };

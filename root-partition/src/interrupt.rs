@@ -108,6 +108,7 @@ impl Interrupt {
             reserved: 0,
             vector: u32::from(vector),
             target_flags: 0,
+            // A VP that the mask cannot name leaves its interrupts to one of the first 64; they reach the task all the same.
             vp_mask: 1 << (local().vp & 63),
         };
         match hypercalls().map_device_interrupt(&input) {

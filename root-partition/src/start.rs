@@ -26,8 +26,6 @@ use hypercall_api::archive::Archive;
 use hypercall_api::call::Hypercalls;
 use spin::Once;
 
-/// Port of the console until the command line has been read.
-const COM1: u16 = 0x3f8;
 /// ISA interrupts of the serial ports.
 const SERIAL_IRQS: [(u16, u8); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 /// File of the boot archive whose lines the shell runs before it powers the machine off.
@@ -43,12 +41,13 @@ static MACHINE: Once<Machine> = Once::new();
 /// # Safety
 /// To be called once, by the image's entry, with the boot stub's map active and the real layout of the image.
 pub unsafe fn begin(boot_info: u32, image: &Image, heap: &'static Heap) -> ! {
-    serial::init(COM1);
-    let boot = check(BootInfo::read(&BootMap, u64::from(boot_info)));
-    let command_line = CommandLine::parse(&boot.command_line);
-    if command_line.serial != COM1 {
-        serial::init(command_line.serial);
-    }
+    let boot = BootInfo::read(&BootMap, u64::from(boot_info));
+    let command_line = match &boot {
+        Ok(boot) => CommandLine::parse(&boot.command_line),
+        Err(_) => CommandLine::default(),
+    };
+    serial::init(command_line.serial);
+    let boot = check(boot);
     stop::set_debug_exit(command_line.debug_exit);
     if !detect::is_present() {
         stop::cannot_start(
@@ -74,10 +73,8 @@ pub unsafe fn begin(boot_info: u32, image: &Image, heap: &'static Heap) -> ! {
     logger::init(command_line.log_level);
     BOOT.call_once(|| (boot, heap));
     // SAFETY: this is the boot processor with its final page tables.
-    match unsafe { processor::start::boot_processor(main) } {
-        Ok(()) => unreachable!("the boot processor goes on in main"),
-        Err(error) => stop::cannot_start(&error),
-    }
+    let Err(error) = unsafe { processor::start::boot_processor(main) };
+    stop::cannot_start(&error)
 }
 
 /// Brings up what is left and becomes the boot processor's executor.

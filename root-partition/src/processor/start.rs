@@ -10,6 +10,7 @@ use crate::memory::paging::PagingError;
 use crate::{executor, hypervisor};
 use alloc::vec::Vec;
 use core::arch::naked_asm;
+use core::convert::Infallible;
 use core::sync::atomic::Ordering;
 use hypercall_api::call::Hypercalls;
 use hypercall_api::id::VpIndex;
@@ -18,11 +19,11 @@ use x86_64::registers::control::{Cr0, Cr4, Efer};
 const PAT: u32 = 0x277;
 const EFER_LMA: u64 = 1 << 10;
 
-/// Prepares the boot processor and goes on in `next` on its own stack.
+/// Prepares the boot processor and goes on in `next` on its own stack; returns only an error.
 ///
 /// # Safety
 /// To be called once, on the boot processor, with the final page tables.
-pub unsafe fn boot_processor(next: extern "C" fn() -> !) -> Result<(), PagingError> {
+pub unsafe fn boot_processor(next: extern "C" fn() -> !) -> Result<Infallible, PagingError> {
     let boot = Local::allocate(0)?;
     // SAFETY: no other processor runs.
     unsafe { boot.load() };

@@ -11,7 +11,7 @@ use crate::memory::address_space::{self, Image};
 use crate::memory::frames::Frames;
 use crate::memory::heap::{self, Heap};
 use crate::memory::layout;
-use crate::processor;
+use crate::processor::{self, instruction::ordered_tsc};
 use crate::selftest::Targets;
 use crate::shell::session::Session;
 use crate::shell::terminal::Terminal;
@@ -21,6 +21,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Display;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use hypercall_api::archive::Archive;
 use hypercall_api::call::Hypercalls;
@@ -102,6 +103,7 @@ extern "C" fn main() -> ! {
             heap,
         },
         entered,
+        tsc_at_prompt: AtomicU64::new(0),
     });
     console::line(format_args!(
         "Partita root partition, version {}: {} {}, {} MiB",
@@ -154,6 +156,7 @@ fn commands(boot: &BootInfo) -> Option<String> {
 /// The shell's task: the archive's commands, or a session with the user.
 async fn shell(machine: &'static Machine, commands: Option<String>) {
     let mut session = Session::new(machine, Box::new(SerialTerminal));
+    machine.tsc_at_prompt.store(ordered_tsc(), Ordering::Relaxed);
     match commands {
         Some(commands) => {
             let lines: Vec<&str> = commands.lines().filter(|line| !line.trim().is_empty()).collect();

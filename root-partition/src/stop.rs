@@ -18,8 +18,10 @@ use x86_64::instructions::port::Port;
 
 /// Written to the debug-exit port where all commands succeeded.
 const EXIT_SUCCESS: u32 = 0x10;
-/// Written where one failed, or the root did.
+/// Written where one failed.
 const EXIT_FAILURE: u32 = 0x11;
+/// Written where the root itself stopped with a report, as the hypervisor does where it stops.
+const EXIT_STOPPED: u32 = 0x12;
 
 static DEBUG_EXIT: AtomicU16 = AtomicU16::new(0);
 static REPORTED: AtomicBool = AtomicBool::new(false);
@@ -115,7 +117,7 @@ pub fn after_failure() -> ! {
     x86_64::instructions::interrupts::disable();
     if !FAILED.swap(true, Ordering::SeqCst) {
         serial::flush();
-        debug_exit(EXIT_FAILURE);
+        debug_exit(EXIT_STOPPED);
         let me = processor::local::current().map_or(0, |local| local.vp);
         for other in processor::local::all() {
             if other.vp != me && other.running.load(Ordering::Acquire) {

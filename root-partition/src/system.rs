@@ -12,6 +12,7 @@ use crate::{bench, executor, logger, selftest, stop};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use embassy_time::Timer;
@@ -33,6 +34,8 @@ pub struct Machine {
     pub targets: Targets,
     /// Reference time when the root was entered.
     pub entered: u64,
+    /// TSC when the shell first prompted; 0 before.
+    pub tsc_at_prompt: AtomicU64,
 }
 
 impl System for Machine {
@@ -89,6 +92,7 @@ impl System for Machine {
             heap_used,
             tasks: executor::task_count(),
             uptime: Duration::from_micros(ticks / TICKS_PER_MICROSECOND),
+            tsc_at_prompt: self.tsc_at_prompt.load(Ordering::Relaxed),
         }
     }
 

@@ -212,6 +212,7 @@ impl System for FakeSystem {
             heap_used: 123_456,
             tasks: 3,
             uptime: Duration::from_millis(12_345),
+            tsc_at_prompt: 0,
         }
     }
 

@@ -132,6 +132,8 @@ pub struct RootInfo {
     pub tasks: u64,
     /// Time since the root was entered.
     pub uptime: Duration,
+    /// TSC when the shell first prompted.
+    pub tsc_at_prompt: u64,
 }
 
 /// A name and one line that says what it is.

@@ -27,7 +27,18 @@ pub(super) fn hypervisor(invocation: &Invocation<'_>) -> Outcome {
     push_memory(&mut report, &system);
     report.push_fields(
         "boot",
-        [("hypervisor_ns", "hypervisor start took", boot_time(&system))],
+        [
+            (
+                "hypervisor_ns",
+                "hypervisor start took",
+                since_entry(&system, system.tsc_at_root),
+            ),
+            (
+                "shell_ns",
+                "  until the shell",
+                since_entry(&system, invocation.system.root().tsc_at_prompt),
+            ),
+        ],
     );
     report.push_fields(
         "iommu",
@@ -161,8 +172,9 @@ fn ascii(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).trim().to_string()
 }
 
-fn boot_time(system: &SystemInfo) -> Value {
-    let ticks = system.tsc_at_root.saturating_sub(system.tsc_at_entry);
+/// The time from the hypervisor's first instruction to the moment when the TSC was `tsc`.
+fn since_entry(system: &SystemInfo, tsc: u64) -> Value {
+    let ticks = tsc.saturating_sub(system.tsc_at_entry);
     let time = (u128::from(ticks) * NANOSECONDS).checked_div(system.tsc_frequency.into());
     time.and_then(|time| u64::try_from(time).ok())
         .map_or(Value::None, Value::Nanoseconds)

@@ -19,9 +19,8 @@ use crate::size::MemorySize;
 /// The port of the device through which the root ends a machine with a result.
 pub const DEBUG_EXIT_PORT: u16 = 0xf4;
 
-/// QEMU's arguments for counting instructions. One instruction a translation block, because QEMU stops with "Bad icount
-/// read" when the x2APIC's timer registers are accessed inside a longer one.
-const COUNTING: &str = "-accel tcg,thread=single,one-insn-per-tb=on -icount shift=0,sleep=off,align=off \
+/// QEMU's arguments for counting instructions.
+const COUNTING: &str = "-accel tcg,thread=single -icount shift=0,sleep=off,align=off \
                         -seed 1 -rtc base=2026-01-01,clock=vm";
 
 /// How the hypervisor is started.
@@ -82,6 +81,7 @@ pub struct Machine {
     pub(crate) log: Option<PathBuf>,
     pub(crate) separate_log: bool,
     pub(crate) debug_exit: bool,
+    pub(crate) restarts: bool,
     pub(crate) gdb: bool,
     pub(crate) echo: bool,
 }
@@ -114,6 +114,7 @@ impl Machine {
             log: None,
             separate_log: true,
             debug_exit: true,
+            restarts: false,
             gdb: false,
             echo: false,
         }
@@ -249,6 +250,13 @@ impl Machine {
         self
     }
 
+    /// Whether a reset starts the machine again. By default it ends it, so that nothing boots in circles unseen.
+    #[must_use]
+    pub fn restarts(mut self, on: bool) -> Self {
+        self.restarts = on;
+        self
+    }
+
     /// Waits for a debugger on port 1234 before the first instruction.
     #[must_use]
     pub fn gdb(mut self, on: bool) -> Self {
@@ -281,7 +289,10 @@ impl Machine {
             bail!("counting instructions needs one processor, not {}", self.cpus);
         }
         let mut line = CommandLine::default();
-        line.add("-nodefaults -no-user-config -no-reboot -S -display none -machine q35");
+        line.add("-nodefaults -no-user-config -S -display none -machine q35");
+        if !self.restarts {
+            line.add("-no-reboot");
+        }
         match self.icount {
             false => line.add("-accel tcg,thread=multi"),
             true => line.add(COUNTING),
@@ -450,6 +461,16 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_stays_in_the_path() {
         assert!(arguments(&Machine::new()).unwrap().contains("file=/t/a,,b.img"));
+    }
+
+    #[test]
+    fn a_reset_ends_the_machine_unless_it_restarts() {
+        assert!(arguments(&Machine::new()).unwrap().contains("-no-reboot "));
+        assert!(
+            !arguments(&Machine::new().restarts(true))
+                .unwrap()
+                .contains("-no-reboot")
+        );
     }
 
     #[test]

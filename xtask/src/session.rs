@@ -251,6 +251,11 @@ impl Session {
             .monitor(line)
     }
 
+    /// All that the console has printed so far, as clean text.
+    pub fn serial(&self) -> String {
+        self.output.state().transcript.text().to_owned()
+    }
+
     /// The hypervisor's separate log so far.
     pub fn hypervisor_log(&self) -> String {
         let mut transcript = Transcript::default();

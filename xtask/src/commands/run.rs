@@ -119,6 +119,7 @@ fn interactive(machine: &Machine) -> Result<ExitCode> {
         .clone()
         .disk(disk)
         .archive_file(work.join("boot.cpio"))
+        .restarts(true)
         .interact()?
     {
         ExitKind::Success | ExitKind::PowerOff => Ok(ExitCode::SUCCESS),
@@ -128,7 +129,12 @@ fn interactive(machine: &Machine) -> Result<ExitCode> {
 
 fn scripted(machine: &Machine) -> Result<ExitCode> {
     let outcome = machine.run()?;
-    if outcome.status == ExitKind::Success {
+    let asked = match machine.exec.last().map(|command| command.trim()) {
+        Some("poweroff") => ExitKind::PowerOff,
+        Some("reboot") => ExitKind::Reset,
+        _ => ExitKind::Success,
+    };
+    if [ExitKind::Success, asked].contains(&outcome.status) {
         return Ok(ExitCode::SUCCESS);
     }
     // The console is on stdout already.

@@ -14,9 +14,11 @@
 //! | [`cpuid`] | hypervisor CPUID leaves |
 //! | [`id`] | partition ids, VP and LP indexes |
 //! | [`interrupt`] | device interrupts: device ids, interrupt entries, map and unmap |
+//! | [`memory`] | memory pools, deposits, mapping of guest pages |
 //! | [`message`] | SynIC message page and message types |
 //! | [`msr`] | synthetic MSRs and their fields |
 //! | [`operator`] | Partita's own calls: system information and the log |
+//! | [`partition`] | creating and deleting partitions, their properties |
 //! | [`privilege`] | the partition privilege mask |
 //! | [`processor`] | starting VPs, run times |
 //! | [`pvh`] | the boot protocol of every image |
@@ -34,9 +36,11 @@ pub mod counter;
 pub mod cpuid;
 pub mod id;
 pub mod interrupt;
+pub mod memory;
 pub mod message;
 pub mod msr;
 pub mod operator;
+pub mod partition;
 pub mod privilege;
 pub mod processor;
 pub mod pvh;

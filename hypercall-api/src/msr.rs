@@ -25,11 +25,28 @@ msrs! {
     SIEFP = 0x4000_0082, "SynIC event flags page: bit 0 enable, bits 63:12 page.";
     SIMP = 0x4000_0083, "SynIC message page: bit 0 enable, bits 63:12 page.";
     EOM = 0x4000_0084, "End of message: a slot was freed.";
+    SIRBP = 0x4000_0085, "SynIC event ring page: bit 0 enable, bits 63:12 page. The root's alone.";
     SINT0 = 0x4000_0090, "First of the sixteen SINTs, a [`Sint`] each.";
     SINT15 = 0x4000_009f, "Last of the sixteen SINTs.";
     STIMER0_CONFIG = 0x4000_00b0, "Configuration of synthetic timer 0, a [`StimerConfig`]; a timer has two MSRs.";
     STIMER0_COUNT = 0x4000_00b1, "Count of synthetic timer 0: absolute reference time, or the period.";
     STIMER3_COUNT = 0x4000_00b7, "Count of synthetic timer 3, the last.";
+    GUEST_IDLE = 0x4000_00f0, "Reading it waits until an interrupt is pending, whatever RFLAGS.IF says.";
+    CRASH_P0 = 0x4000_0100, "First of the five parameters of a guest crash.";
+    CRASH_P4 = 0x4000_0104, "Last of the five parameters of a guest crash.";
+    CRASH_CTL = 0x4000_0105, "Guest crash: reads as what the hypervisor takes, writing notifies; see [`crash`].";
+    REENLIGHTENMENT_CONTROL = 0x4000_0106, "Which vector and VP to tell of a migration.";
+    TSC_EMULATION_CONTROL = 0x4000_0107, "Bit 0: RDTSC is emulated after a migration.";
+    TSC_EMULATION_STATUS = 0x4000_0108, "Bit 0: RDTSC is being emulated.";
+    TSC_INVARIANT_CONTROL = 0x4000_0118, "Bit 0: let the guest see the TSC as invariant.";
+}
+
+/// Bits of [`CRASH_CTL`] (TLFS, "Guest Crash Enlightenment").
+pub mod crash {
+    /// P3 is the GPA of a text and P4 its length in bytes.
+    pub const NOTIFY_MESSAGE: u64 = 1 << 62;
+    /// The guest has crashed, or the hypervisor takes such news.
+    pub const NOTIFY: u64 = 1 << 63;
 }
 
 /// A page that a guest gives by an MSR: bit 0 enables, bits 63:12 are the page number, the bits between are kept.

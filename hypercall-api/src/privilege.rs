@@ -41,6 +41,8 @@ bitflags::bitflags! {
         const ACCESS_PARTITION_ID = 1 << 33;
         /// Deposit, withdraw and query memory.
         const ACCESS_MEMORY_POOL = 1 << 34;
+        /// Change how many message buffers a port has.
+        const ADJUST_MESSAGE_BUFFERS = 1 << 35;
         /// Post messages.
         const POST_MESSAGES = 1 << 36;
         /// Signal events.
@@ -55,6 +57,8 @@ bitflags::bitflags! {
         const DEBUGGING = 1 << 43;
         /// Manage physical processors, devices and power.
         const CPU_MANAGEMENT = 1 << 44;
+        /// Get and set registers of its own VPs.
+        const ACCESS_VP_REGISTERS = 1 << 49;
         /// Extended hypercalls (0x8001 and up).
         const ENABLE_EXTENDED_HYPERCALLS = 1 << 52;
         /// Start a VP directly (`HvCallStartVirtualProcessor`).

@@ -1,6 +1,7 @@
 //! Starting virtual processors and asking after logical ones (TLFS, "Virtual Processor Management").
 
 use crate::id::{LpIndex, PartitionId, VpIndex};
+use crate::memory::ProximityDomainInfo;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A segment register (`HV_X64_SEGMENT_REGISTER`).
@@ -98,3 +99,50 @@ pub struct LogicalProcessorRunTime {
     pub hypervisor_time: u64,
 }
 const _: () = assert!(size_of::<LogicalProcessorRunTime>() == 32);
+
+/// Input of `HvCallCreateVp`. A child's VP is born explicitly suspended, its registers as after INIT.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CreateVp {
+    /// Partition that gets the VP.
+    pub partition: PartitionId,
+    /// Its index, which is also its APIC id.
+    pub vp: VpIndex,
+    /// Zero.
+    pub padding: [u8; 3],
+    /// Zero: any subnode.
+    pub subnode_type: u8,
+    /// Zero.
+    pub subnode: u64,
+    /// Where its memory should come from.
+    pub proximity: ProximityDomainInfo,
+    /// Zero for a child; the logical processor for a VP of the root.
+    pub flags: u64,
+}
+const _: () = assert!(size_of::<CreateVp>() == 40);
+
+/// Input of `HvCallDeleteVp`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DeleteVp {
+    /// Partition of the VP.
+    pub partition: PartitionId,
+    /// The VP.
+    pub vp: VpIndex,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<DeleteVp>() == 16);
+
+/// Header of the input of `HvCallGetVpIndexFromApicId`, before a list of 32-bit APIC ids; the output is a VP index each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct GetVpIndexFromApicId {
+    /// Partition of the VPs.
+    pub partition: PartitionId,
+    /// Zero.
+    pub target_vtl: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+const _: () = assert!(size_of::<GetVpIndexFromApicId>() == 16);

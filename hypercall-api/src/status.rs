@@ -51,6 +51,8 @@ statuses! {
     INVALID_PARTITION_ID = 0xd, "invalid partition id";
     /// No such virtual processor.
     INVALID_VP_INDEX = 0xe, "invalid VP index";
+    /// A partition cannot have a parent this deep.
+    PARTITION_TOO_DEEP = 0xc, "partition too deep";
     /// What was named does not exist.
     NOT_FOUND = 0x10, "not found";
     /// No such port.
@@ -63,16 +65,30 @@ statuses! {
     NOT_ACKNOWLEDGED = 0x14, "not acknowledged";
     /// The VP is not in a state that allows the call.
     INVALID_VP_STATE = 0x15, "invalid VP state";
+    /// What was named is in use.
+    OBJECT_IN_USE = 0x19, "object in use";
+    /// Proximity domain information is wrong.
+    INVALID_PROXIMITY_DOMAIN_INFO = 0x1a, "invalid proximity domain information";
+    /// There is nothing to return.
+    NO_DATA = 0x1b, "no data";
     /// A resource of the hypervisor is used up.
     NO_RESOURCES = 0x1d, "no resources";
+    /// The feature is not available.
+    FEATURE_UNAVAILABLE = 0x1e, "feature unavailable";
     /// The processor does not have the feature.
     PROCESSOR_FEATURE_NOT_SUPPORTED = 0x20, "processor feature not supported";
     /// No such logical processor.
     INVALID_LP_INDEX = 0x41, "invalid LP index";
     /// A register cannot take the value.
     INVALID_REGISTER_VALUE = 0x50, "invalid register value";
+    /// The hypervisor's own reserve is used up; the root has to deposit for itself.
+    INSUFFICIENT_ROOT_MEMORY = 0x73, "insufficient root memory";
+    /// No such register.
+    UNKNOWN_REGISTER_NAME = 0x87, "unknown register name";
     /// The operation failed.
     OPERATION_FAILED = 0x71, "operation failed";
+    /// The call took too long.
+    TIMEOUT = 0x78, "time-out";
     /// The call goes on; a message will tell its end.
     CALL_PENDING = 0x79, "call pending";
 }

@@ -13,6 +13,7 @@
 //! | [`counter`] | the counters of a VP's statistics page |
 //! | [`cpuid`] | hypervisor CPUID leaves |
 //! | [`id`] | partition ids, VP and LP indexes |
+//! | [`intercept`] | intercepts and their messages |
 //! | [`interrupt`] | device interrupts: device ids, interrupt entries, map and unmap |
 //! | [`memory`] | memory pools, deposits, mapping of guest pages |
 //! | [`message`] | SynIC message page and message types |
@@ -23,6 +24,8 @@
 //! | [`processor`] | starting VPs, run times |
 //! | [`pvh`] | the boot protocol of every image |
 //! | [`reference`] | the reference TSC page |
+//! | [`register`] | VP registers by name |
+//! | [`state`] | VP state: APIC, XSAVE, SynIC pages, timers |
 //! | [`status`] | status codes |
 //! | [`system`] | sleep states, system properties, statistics pages |
 #![no_std]
@@ -35,6 +38,7 @@ pub mod control;
 pub mod counter;
 pub mod cpuid;
 pub mod id;
+pub mod intercept;
 pub mod interrupt;
 pub mod memory;
 pub mod message;
@@ -45,5 +49,7 @@ pub mod privilege;
 pub mod processor;
 pub mod pvh;
 pub mod reference;
+pub mod register;
+pub mod state;
 pub mod status;
 pub mod system;

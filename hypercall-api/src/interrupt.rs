@@ -1,5 +1,5 @@
-//! Device interrupts (TLFS names; layouts as Linux's `mshv` root uses them): the owner of a device asks for an
-//! interrupt and writes into the device exactly the entry that it is given.
+//! Interrupts. Those of devices (TLFS names; layouts as Linux's `mshv` root uses them): the owner of a device asks for an
+//! interrupt and writes into the device exactly the entry that it is given. Those that a parent raises in its child.
 
 use crate::id::PartitionId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -148,3 +148,79 @@ pub struct UnmapDeviceInterrupt {
     pub entry: InterruptEntry,
 }
 const _: () = assert!(size_of::<UnmapDeviceInterrupt>() == 32);
+
+/// How an interrupt arrives (`HV_INTERRUPT_TYPE`); the numbers are those of APIC delivery modes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct InterruptType(pub u32);
+
+impl InterruptType {
+    /// At the vector given.
+    pub const FIXED: Self = Self(0);
+    /// At the vector given, to the VP of lowest priority.
+    pub const LOWEST_PRIORITY: Self = Self(1);
+    /// SMI.
+    pub const SMI: Self = Self(2);
+    /// NMI.
+    pub const NMI: Self = Self(4);
+    /// INIT.
+    pub const INIT: Self = Self(5);
+    /// SIPI; the vector is the start page.
+    pub const SIPI: Self = Self(6);
+    /// As from a PIC.
+    pub const EXTINT: Self = Self(7);
+    /// APIC pin LINT0.
+    pub const LOCAL_INT0: Self = Self(8);
+    /// APIC pin LINT1.
+    pub const LOCAL_INT1: Self = Self(9);
+}
+
+/// Input of `HvCallAssertVirtualInterrupt`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AssertVirtualInterrupt {
+    /// The child.
+    pub partition: PartitionId,
+    /// How the interrupt arrives.
+    pub interrupt_type: InterruptType,
+    /// [`LEVEL_TRIGGERED`](Self::LEVEL_TRIGGERED), [`LOGICAL_DESTINATION`](Self::LOGICAL_DESTINATION).
+    pub flags: u32,
+    /// APIC id, or logical destination.
+    pub destination: u64,
+    /// Vector.
+    pub vector: u32,
+    /// Zero.
+    pub target_vtl: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+const _: () = assert!(size_of::<AssertVirtualInterrupt>() == 32);
+
+impl AssertVirtualInterrupt {
+    /// [`flags`](Self::flags): level-triggered; its EOI is told to the parent (`APIC_EOI`).
+    pub const LEVEL_TRIGGERED: u32 = 1 << 0;
+    /// [`flags`](Self::flags): `destination` is a logical one.
+    pub const LOGICAL_DESTINATION: u32 = 1 << 1;
+
+    /// An edge-triggered interrupt at `vector` for the VP with APIC id `apic_id`.
+    pub const fn edge(partition: PartitionId, apic_id: u32, vector: u8) -> Self {
+        Self {
+            partition,
+            interrupt_type: InterruptType::FIXED,
+            flags: 0,
+            destination: apic_id as u64,
+            vector: vector as u32,
+            target_vtl: 0,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Input of `HvCallClearVirtualInterrupt`: an interrupt of the PIC's kind was acknowledged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ClearVirtualInterrupt {
+    /// The child.
+    pub partition: PartitionId,
+}
+const _: () = assert!(size_of::<ClearVirtualInterrupt>() == 8);

@@ -5,6 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`access`] | translating a child's addresses, reading and writing its memory |
 //! | [`address`] | guest physical addresses and page numbers |
 //! | [`archive`] | the boot archive |
 //! | [`call`] | issuing hypercalls from inside a partition |
@@ -12,14 +13,16 @@
 //! | [`control`] | the hypercall input and result words |
 //! | [`counter`] | the counters of a VP's statistics page |
 //! | [`cpuid`] | hypervisor CPUID leaves |
+//! | [`flush`] | TLB flushes, IPIs, sets of VPs |
 //! | [`id`] | partition ids, VP and LP indexes |
 //! | [`intercept`] | intercepts and their messages |
-//! | [`interrupt`] | device interrupts: device ids, interrupt entries, map and unmap |
+//! | [`interrupt`] | device interrupts, and those that a parent raises in its child |
 //! | [`memory`] | memory pools, deposits, mapping of guest pages |
 //! | [`message`] | SynIC message page and message types |
 //! | [`msr`] | synthetic MSRs and their fields |
 //! | [`operator`] | Partita's own calls: system information and the log |
 //! | [`partition`] | creating and deleting partitions, their properties |
+//! | [`port`] | ports, connections, messages and events |
 //! | [`privilege`] | the partition privilege mask |
 //! | [`processor`] | starting VPs, run times |
 //! | [`pvh`] | the boot protocol of every image |
@@ -30,6 +33,7 @@
 //! | [`system`] | sleep states, system properties, statistics pages |
 #![no_std]
 
+pub mod access;
 pub mod address;
 pub mod archive;
 pub mod call;
@@ -37,6 +41,7 @@ pub mod code;
 pub mod control;
 pub mod counter;
 pub mod cpuid;
+pub mod flush;
 pub mod id;
 pub mod intercept;
 pub mod interrupt;
@@ -45,6 +50,7 @@ pub mod message;
 pub mod msr;
 pub mod operator;
 pub mod partition;
+pub mod port;
 pub mod privilege;
 pub mod processor;
 pub mod pvh;

@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, ET_EXEC, PF_W, PF_X, PT_LOAD, PT_NOTE};
+use elf::abi::{ELFMAGIC, EM_X86_64, ET_EXEC, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
 use elf::file::Class;
 use elf::note::{Note, NoteIterator};
@@ -104,8 +104,10 @@ pub struct Plan {
 
 /// Checks `file` and says how to load it.
 pub fn plan(file: &[u8]) -> Result<Plan, ImageError> {
+    if !file.starts_with(&ELFMAGIC) {
+        return Err(ImageError::NotElf);
+    }
     let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|error| match error {
-        ParseError::BadMagic(_) => ImageError::NotElf,
         ParseError::UnsupportedElfClass(_) | ParseError::UnsupportedElfEndianness(_) => ImageError::WrongKind,
         _ => ImageError::DamagedHeaders,
     })?;

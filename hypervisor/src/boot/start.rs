@@ -88,8 +88,8 @@ pub enum StartError {
     NoClock,
 }
 
-/// Least memory of a machine, in MiB.
-const MINIMUM_MIB: u64 = 128;
+/// Least memory of a machine, in MiB: a machine that is sold with 128 has a little less, as its firmware keeps some.
+const MINIMUM_MIB: u64 = 120;
 const LOW_LIMIT: Spa = Spa(1 << 32);
 /// Where the EBDA and the video memory may begin.
 const TRAMPOLINE_LIMIT: Spa = Spa(0x9_0000);

@@ -1,0 +1,36 @@
+//! What exits and the boot cost, in instructions: the same on every host.
+
+use anyhow::{Result, ensure};
+use tests::Ended;
+use xtask::commands::bench::{Row, measure_boot};
+use xtask::{ExitKind, Machine};
+
+#[test]
+fn no_figure_of_the_boot_is_beyond_its_target() -> Result<()> {
+    let (rows, outcome) = measure_boot()?;
+    let outcome = outcome.expect(ExitKind::Success)?;
+    let beyond: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
+    ensure!(beyond.is_empty(), "{beyond:#?}\n{}", outcome.report());
+    ensure!(
+        rows.iter().filter(|row| row.at_most.is_some()).count() >= 7,
+        "{rows:#?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn counted_instructions_are_the_same_in_two_runs() -> Result<()> {
+    let exits = || -> Result<Vec<String>> {
+        let machine = Machine::new().icount(true).exec(&["hv bench --json"]);
+        let ended = Ended::run(&machine, ExitKind::Success)?;
+        Ok(ended
+            .lines_with("median_ticks")
+            .iter()
+            .map(|&line| line.to_owned())
+            .collect())
+    };
+    let first = exits()?;
+    assert_eq!(first.len(), 1);
+    assert_eq!(first, exits()?);
+    Ok(())
+}

@@ -1,5 +1,24 @@
 //! Issuing hypercalls from inside a partition: one unsafe primitive that an image provides, typed calls on top of it.
+//!
+//! | trait | calls |
+//! |---|---|
+//! | [`Hypercalls`] | the primitive; calls about the machine and the caller itself |
+//! | [`GuestCalls`] | what any guest uses: messages, events, IPIs, TLB flushes |
+//! | [`PartitionCalls`] | what a parent uses: partitions, their memory, ports |
+//! | [`VpCalls`] | what a parent uses: VPs, their registers and state, intercepts, interrupts |
+//!
+//! The last three come with the first.
 #![allow(unsafe_code)]
+
+mod guest;
+mod partition;
+mod rep;
+mod vp;
+
+pub use guest::GuestCalls;
+pub use partition::PartitionCalls;
+pub use rep::Incomplete;
+pub use vp::VpCalls;
 
 use crate::address::Gpfn;
 use crate::code::HypercallCode as Code;

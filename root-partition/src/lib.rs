@@ -15,6 +15,7 @@
 //! | [`console`], [`logger`] | output |
 //! | [`shell`] | the management shell |
 //! | [`system`] | what the shell sees, over the real thing |
+//! | [`vm`] | virtual machines |
 //! | [`bench`], [`selftest`] | `hv bench`, `hv selftest` |
 //! | [`stop`] | power off, reset, and a root that fails |
 #![cfg_attr(not(test), no_std)]
@@ -37,3 +38,4 @@ pub mod shell;
 pub mod start;
 pub mod stop;
 pub mod system;
+pub mod vm;

@@ -1,0 +1,521 @@
+//! The description of a virtual machine: a TOML file of the boot archive.
+//!
+//! | key | what | default |
+//! |---|---|---|
+//! | `name` | letters, digits, `-`, `_`, `.` | the file's name |
+//! | `processors` | 1 to 64 | 1 |
+//! | `memory` | with a unit: `"64MiB"`, `"2GiB"` | none: it must be given |
+//! | `kernel` | file of the boot archive | none: it must be given |
+//! | `modules` | list of files | none |
+//! | `command_line` | text for the kernel | empty |
+//! | `console` | `"com1"` or `"com2"` | `"com1"` |
+//! | `weight` | 1 to 10000, against other machines | 100 |
+//! | `cap` | most processor time, percent of a processor for each VP | no cap |
+//! | `reserve` | processor time that is sure, likewise | 0 |
+//! | `triple_fault` | `"crash"` keeps the machine for a look, `"reset"` starts it anew | `"crash"` |
+
+use crate::shell::commands::dispatch::closest;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Most VPs of a machine.
+pub const MAX_PROCESSORS: u32 = 64;
+/// Least memory.
+pub const MIN_MEMORY: u64 = 1 << 20;
+/// Most memory.
+const MAX_MEMORY: u64 = 1 << 40;
+/// Memory comes in so many bytes.
+const MEMORY_STEP: u64 = 4096;
+/// Longest name.
+const MAX_NAME: usize = 32;
+/// Most files that a kernel is given.
+const MAX_MODULES: usize = 32;
+
+/// What a description may say.
+const KEYS: &[&str] = &[
+    "name",
+    "processors",
+    "memory",
+    "kernel",
+    "modules",
+    "command_line",
+    "console",
+    "weight",
+    "cap",
+    "reserve",
+    "triple_fault",
+];
+
+/// A virtual machine as it was described.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Number of VPs.
+    pub processors: u32,
+    /// Bytes of memory, a multiple of 4 KiB.
+    pub memory: u64,
+    /// File of the boot archive.
+    pub kernel: String,
+    /// Files of the boot archive that the kernel is given.
+    pub modules: Vec<String>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// The serial port that is the console: 0 is COM1.
+    pub console: usize,
+    /// Weight of its VPs.
+    pub weight: u64,
+    /// Most processor time of each VP, in percent; `None` for no cap.
+    pub cap: Option<u64>,
+    /// Processor time that each VP is sure of, in percent.
+    pub reserve: u64,
+    /// What a triple fault leads to.
+    pub triple_fault: TripleFault,
+}
+
+/// What a triple fault leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TripleFault {
+    /// The machine stays as it is, to be looked at.
+    Crash,
+    /// The machine is reset, as a PC is.
+    Reset,
+}
+
+/// What is wrong with a description.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{file}:{line}: {what}")]
+pub struct DescriptionError {
+    /// File of the boot archive.
+    pub file: String,
+    /// Line in it, from 1.
+    pub line: usize,
+    /// A sentence.
+    pub what: String,
+}
+
+impl Description {
+    /// Reads `text`, the contents of `file`.
+    pub fn read(file: &str, text: &[u8]) -> Result<Self, DescriptionError> {
+        let reader = Reader { file, text };
+        let Ok(source) = core::str::from_utf8(text) else {
+            let at = core::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
+            return Err(reader.error(at, "the file is not UTF-8 text"));
+        };
+        let table = DeTable::parse(source).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            reader.error(at, one_line(error.message()))
+        })?;
+        reader.description(table.get_ref())
+    }
+}
+
+/// The name that a description without `name` has: its file's.
+fn name_of_file(file: &str) -> &str {
+    let last = file.rsplit('/').next().unwrap_or(file);
+    last.strip_suffix(".toml").unwrap_or(last)
+}
+
+/// Whether a machine may be called `name`.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.chars().all(allowed)
+}
+
+/// What a name must be, for errors.
+pub const NAME_RULE: &str =
+    "a name has 1 to 32 letters, digits, '-', '_' or '.', and does not begin with '-'";
+
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a [u8],
+}
+
+/// A value with what is needed to complain of it.
+struct Item<'a, 'i> {
+    key: &'a str,
+    value: &'a Spanned<DeValue<'i>>,
+}
+
+impl Reader<'_> {
+    fn error(&self, at: usize, what: impl fmt::Display) -> DescriptionError {
+        let before = &self.text[..at.min(self.text.len())];
+        DescriptionError {
+            file: self.file.to_string(),
+            line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
+            what: what.to_string(),
+        }
+    }
+
+    /// An error about a value: the setting as it stands, and what would be right.
+    fn bad(&self, item: &Item<'_, '_>, advice: impl fmt::Display) -> DescriptionError {
+        let span: Range<usize> = item.value.span();
+        let shown = String::from_utf8_lossy(self.text.get(span.clone()).unwrap_or_default());
+        self.error(
+            span.start,
+            format_args!("{} = {}: {advice}", item.key, one_line(&shown)),
+        )
+    }
+
+    fn description(&self, table: &DeTable<'_>) -> Result<Description, DescriptionError> {
+        for key in table.keys() {
+            self.known(key.get_ref(), key.span().start)?;
+        }
+        let item = |key| table.get(key).map(|value| Item { key, value });
+        let required = |key: &'static str, example| {
+            item(key).ok_or_else(|| {
+                self.error(
+                    0,
+                    format_args!("{key} is missing: give one, as in {key} = \"{example}\""),
+                )
+            })
+        };
+        let (weight, cap, reserve) = self.shares(&item)?;
+        Ok(Description {
+            name: match item("name") {
+                Some(item) => self.name(&item)?,
+                None => self.file_name()?,
+            },
+            processors: self.number(item("processors"), 1, 1..=MAX_PROCESSORS.into())? as u32,
+            memory: self.memory(&required("memory", "64MiB")?)?,
+            kernel: self.path(&required("kernel", "kernels/hello")?)?,
+            modules: item("modules").map_or(Ok(Vec::new()), |item| self.paths(&item))?,
+            command_line: match item("command_line") {
+                Some(item) => self.text(&item)?.to_string(),
+                None => String::new(),
+            },
+            console: self.choice(item("console"), &[("com1", 0), ("com2", 1)])?,
+            weight,
+            cap,
+            reserve,
+            triple_fault: self.choice(
+                item("triple_fault"),
+                &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],
+            )?,
+        })
+    }
+
+    fn known(&self, key: &str, at: usize) -> Result<(), DescriptionError> {
+        if KEYS.contains(&key) {
+            return Ok(());
+        }
+        let advice = match closest(key, KEYS) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("there are {}", KEYS.join(", ")),
+        };
+        Err(self.error(at, format_args!("unknown key '{}': {advice}", one_line(key))))
+    }
+
+    fn shares<'a, 'i: 'a>(
+        &self,
+        item: &impl Fn(&'static str) -> Option<Item<'a, 'i>>,
+    ) -> Result<(u64, Option<u64>, u64), DescriptionError> {
+        let weight = self.number(item("weight"), 100, 1..=10_000)?;
+        let cap = match item("cap") {
+            Some(item) => Some(self.number(Some(item), 0, 1..=100)?),
+            None => None,
+        };
+        let reserve = self.number(item("reserve"), 0, 0..=100)?;
+        match (cap, item("reserve")) {
+            (Some(cap), Some(item)) if reserve > cap => {
+                Err(self.bad(&item, format_args!("it is more than the cap of {cap}")))
+            }
+            _ => Ok((weight, cap, reserve)),
+        }
+    }
+
+    fn text<'t>(&self, item: &Item<'t, '_>) -> Result<&'t str, DescriptionError> {
+        let text = item.value.get_ref().as_str().ok_or_else(|| {
+            self.bad(
+                item,
+                format_args!("give a text in quotes, as in {} = \"…\"", item.key),
+            )
+        })?;
+        match text.contains('\0') {
+            true => Err(self.bad(item, "a NUL character cannot be passed on")),
+            false => Ok(text),
+        }
+    }
+
+    fn name(&self, item: &Item<'_, '_>) -> Result<String, DescriptionError> {
+        let name = self.text(item)?;
+        match is_name(name) {
+            true => Ok(name.to_string()),
+            false => Err(self.bad(item, NAME_RULE)),
+        }
+    }
+
+    fn file_name(&self) -> Result<String, DescriptionError> {
+        let name = name_of_file(self.file);
+        match is_name(name) {
+            true => Ok(name.to_string()),
+            false => Err(self.error(
+                0,
+                format_args!("name is missing, and the file's cannot stand for it: {NAME_RULE}"),
+            )),
+        }
+    }
+
+    fn number(
+        &self,
+        item: Option<Item<'_, '_>>,
+        default: u64,
+        range: core::ops::RangeInclusive<u64>,
+    ) -> Result<u64, DescriptionError> {
+        let Some(item) = item else {
+            return Ok(default);
+        };
+        let number = item
+            .value
+            .get_ref()
+            .as_integer()
+            .and_then(|integer| u64::from_str_radix(integer.as_str(), integer.radix()).ok());
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            self.bad(
+                &item,
+                format_args!("give a number from {} to {}", range.start(), range.end()),
+            )
+        })
+    }
+
+    fn memory(&self, item: &Item<'_, '_>) -> Result<u64, DescriptionError> {
+        let text = self
+            .text(item)
+            .map_err(|_| self.bad(item, "give a size with its unit in quotes, as in \"64MiB\""))?;
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let number = digits.trim().parse::<u64>().ok();
+        let shift = match text[digits.len()..].trim() {
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "" if number.is_some() => {
+                return Err(self.bad(item, format_args!("give a unit, as in \"{digits}MiB\"")));
+            }
+            _ => return Err(self.bad(item, "give a size in KiB, MiB or GiB, as in \"64MiB\"")),
+        };
+        let size = number
+            .and_then(|number| number.checked_mul(1 << shift))
+            .filter(|size| size.is_multiple_of(MEMORY_STEP));
+        match size {
+            Some(size @ MIN_MEMORY..=MAX_MEMORY) => Ok(size),
+            _ => Err(self.bad(item, "give a multiple of 4KiB from \"1MiB\" to \"1024GiB\"")),
+        }
+    }
+
+    fn path(&self, item: &Item<'_, '_>) -> Result<String, DescriptionError> {
+        let path = self.text(item)?;
+        match path.is_empty() || path.starts_with('/') {
+            true => Err(self.bad(item, "give a file of the boot archive, as in \"kernels/hello\"")),
+            false => Ok(path.to_string()),
+        }
+    }
+
+    fn paths(&self, item: &Item<'_, '_>) -> Result<Vec<String>, DescriptionError> {
+        let list = item
+            .value
+            .get_ref()
+            .as_array()
+            .filter(|list| list.len() <= MAX_MODULES)
+            .ok_or_else(|| {
+                self.bad(
+                    item,
+                    format_args!("give a list of up to {MAX_MODULES} files, as in [\"disks/root.img\"]"),
+                )
+            })?;
+        list.iter()
+            .map(|value| self.path(&Item { key: item.key, value }))
+            .collect()
+    }
+
+    /// One of `choices`, the first of which is the default.
+    fn choice<T: Copy>(
+        &self,
+        item: Option<Item<'_, '_>>,
+        choices: &[(&str, T)],
+    ) -> Result<T, DescriptionError> {
+        let Some(item) = item else {
+            return Ok(choices[0].1);
+        };
+        let text = self.text(&item)?;
+        choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| {
+                let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+                self.bad(&item, format_args!("give {}", names.join(" or ")))
+            })
+    }
+}
+
+/// The first line of a text that may be long.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> String {
+        Description::read("vms/web.toml", text.as_bytes())
+            .unwrap_err()
+            .to_string()
+    }
+
+    const LEAST: &str = "memory = \"64MiB\"\nkernel = \"kernels/hello\"\n";
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let description = Description::read("vms/web.toml", LEAST.as_bytes()).unwrap();
+        assert_eq!(
+            description,
+            Description {
+                name: "web".into(),
+                processors: 1,
+                memory: 64 << 20,
+                kernel: "kernels/hello".into(),
+                modules: Vec::new(),
+                command_line: String::new(),
+                console: 0,
+                weight: 100,
+                cap: None,
+                reserve: 0,
+                triple_fault: TripleFault::Crash,
+            }
+        );
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let text = "# A server.\nname = \"a-1\"\nprocessors = 4\nmemory = \"2 GiB\"\nkernel = \"k\"\n\
+            modules = [\"a\", 'b']\ncommand_line = \"quiet\"\nconsole = \"com2\"\nweight = 0x10\ncap = 50\nreserve = 25\n\
+            triple_fault = \"reset\"\n";
+        let description = Description::read("x.toml", text.as_bytes()).unwrap();
+        assert_eq!(description.modules, ["a", "b"]);
+        assert_eq!((description.memory, description.processors), (2 << 30, 4));
+        assert_eq!(
+            (description.weight, description.cap, description.reserve),
+            (16, Some(50), 25)
+        );
+        assert_eq!(
+            (description.console, description.triple_fault),
+            (1, TripleFault::Reset)
+        );
+        assert_eq!(description.name, "a-1");
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_line_and_what_would_be_right() {
+        for (text, message) in [
+            (
+                "name = \"web\"\n\n\n\n\n\nmemory = \"64\"",
+                "vms/web.toml:7: memory = \"64\": give a unit, as in \"64MiB\"",
+            ),
+            (
+                "memory = 64",
+                "vms/web.toml:1: memory = 64: give a size with its unit in quotes, as in \"64MiB\"",
+            ),
+            (
+                "memory = \"64MB\"",
+                "vms/web.toml:1: memory = \"64MB\": give a size in KiB, MiB or GiB, as in \"64MiB\"",
+            ),
+            (
+                "memory = \"99999999999999999999GiB\"",
+                "vms/web.toml:1: memory = \"99999999999999999999GiB\": give a multiple of 4KiB from \"1MiB\" to \"1024GiB\"",
+            ),
+            (
+                "\nmemroy = \"64MiB\"",
+                "vms/web.toml:2: unknown key 'memroy': did you mean 'memory'?",
+            ),
+            (
+                "[disk]\nsize = 4",
+                "vms/web.toml:1: unknown key 'disk': there are name, processors, memory, kernel, modules, \
+                 command_line, console, weight, cap, reserve, triple_fault",
+            ),
+            (
+                "kernel = \"k\"",
+                "vms/web.toml:1: memory is missing: give one, as in memory = \"64MiB\"",
+            ),
+            (
+                "memory = \"64MiB\"",
+                "vms/web.toml:1: kernel is missing: give one, as in kernel = \"kernels/hello\"",
+            ),
+            (
+                "name = \"a b\"",
+                "vms/web.toml:1: name = \"a b\": a name has 1 to 32 letters, digits, '-', '_' or '.', and does not \
+                 begin with '-'",
+            ),
+        ] {
+            assert_eq!(error(text), message);
+        }
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused() {
+        for (line, advice) in [
+            ("processors = 0", "processors = 0: give a number from 1 to 64"),
+            (
+                "processors = \"2\"",
+                "processors = \"2\": give a number from 1 to 64",
+            ),
+            ("weight = -1", "weight = -1: give a number from 1 to 10000"),
+            ("cap = 101", "cap = 101: give a number from 1 to 100"),
+            (
+                "cap = 10\nreserve = 20",
+                "reserve = 20: it is more than the cap of 10",
+            ),
+            (
+                "console = \"com3\"",
+                "console = \"com3\": give \"com1\" or \"com2\"",
+            ),
+            (
+                "modules = \"a\"",
+                "modules = \"a\": give a list of up to 32 files, as in [\"disks/root.img\"]",
+            ),
+            (
+                "command_line = 1",
+                "command_line = 1: give a text in quotes, as in command_line = \"…\"",
+            ),
+        ] {
+            let message = error(&format!("{LEAST}{line}"));
+            assert!(message.ends_with(advice), "{message}");
+        }
+        assert!(error("kernel = \"/k\"\nmemory = \"64MiB\"").contains("give a file of the boot archive"));
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_with_its_line() {
+        let message = error("name = \"web\"\nprocessors == 2\n");
+        assert!(message.starts_with("vms/web.toml:2: "), "{message}");
+        assert!(
+            Description::read("x", b"\nname = \"\xff\"")
+                .unwrap_err()
+                .to_string()
+                .starts_with("x:2: ")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-z_=\"\\[\\]{}0-9 .\\n#'\\\\-]{0,120}") {
+            let _ = Description::read("vms/x.toml", format!("{LEAST}{text}").as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Description::read("vms/x.toml", &bytes);
+        }
+    }
+}

@@ -1,4 +1,6 @@
-//! Power off and reset.
+//! Power off, reset, and a machine that does neither.
+
+use std::time::Duration;
 
 use anyhow::Result;
 use tests::{Ended, Shell, machine, number};
@@ -44,5 +46,15 @@ fn commands_of_the_archive_end_a_machine_without_debug_exit_by_power_off() -> Re
     let machine = machine().debug_exit(false).exec(&["version"]);
     let ended = Ended::run(&machine, ExitKind::PowerOff)?;
     assert_eq!(ended.lines_with("product").len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_falls_silent_is_ended_and_its_registers_are_shown() -> Result<()> {
+    let machine = machine()
+        .exec(&["hv log --follow"])
+        .silence_limit(Duration::from_secs(5));
+    let ended = Ended::run(&machine, ExitKind::Hung)?;
+    assert!(ended.registers.contains("RIP="), "{}", ended.registers);
     Ok(())
 }

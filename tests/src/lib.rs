@@ -1,6 +1,8 @@
 //! Tests that start whole machines, and what they share: a machine at its shell's prompt ([`Shell`]) and one that has
 //! ended ([`Ended`]). A test that fails shows what its machine printed.
 
+pub mod debugger;
+
 use std::ops::Deref;
 use std::thread;
 use std::time::Duration;

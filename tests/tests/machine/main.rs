@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`boot`] | every way to start, numbers of processors, sizes of memory |
+//! | [`broken`] | a hypervisor that finds itself wrong |
 //! | [`figures`] | what exits and the boot cost, in instructions |
 //! | [`hardware`] | processors and IOMMUs that lack something |
 //! | [`power`] | power off, reset |
@@ -12,6 +13,7 @@
 //! | [`typing`] | a user at the serial console |
 
 mod boot;
+mod broken;
 mod figures;
 mod hardware;
 mod power;

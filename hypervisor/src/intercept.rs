@@ -4,12 +4,16 @@ use crate::memory::address::Spa;
 use crate::partition::instruction::Kind;
 use crate::partition::vp::{Resume, Vp};
 use crate::platform::registers;
+use crate::processor::extended_state;
 use crate::virtualization::general::{RAX, RCX};
 use crate::virtualization::{Access, Exception, IoAccess, NestedFault, VirtualProcessor};
 use crate::{stop, system};
 
 /// An I/O port that does not pass through: nothing is there. Reads give all ones, writes go nowhere.
 pub fn io_port(vp: &mut Vp, access: IoAccess) -> Resume {
+    if vp.partition.has_parent() {
+        return vp.intercept_io_port(access);
+    }
     crate::rate_limited!(
         log::Level::Warn,
         "VP {}: {} of port {:#x} refused",
@@ -36,6 +40,9 @@ pub fn io_port(vp: &mut Vp, access: IoAccess) -> Resume {
 
 /// An access that the nested page tables do not allow. The root gets #GP; if it cannot even take that, it is over.
 pub fn nested_fault(vp: &mut Vp, fault: NestedFault) -> Resume {
+    if vp.partition.has_parent() {
+        return vp.intercept_memory(fault);
+    }
     let what = match fault.access {
         Access::Read => "read",
         Access::Write => "write",
@@ -66,20 +73,20 @@ pub fn nested_fault(vp: &mut Vp, fault: NestedFault) -> Resume {
 /// XSETBV (APM 3; SDM 2): XCR0 is the only register, and it may hold what the processor has.
 pub fn set_xcr(vp: &mut Vp) -> Resume {
     let value = vp.registers.edx_eax();
-    let leaf = registers::cpuid(0xd, 0);
-    let supported = (leaf.edx as u64) << 32 | leaf.eax as u64;
+    let supported = extended_state::supported_xcr0();
     let valid = vp.hardware.privilege_level() == 0
         && vp.registers.general[RCX] as u32 == 0
         && is_valid_xcr0(value, supported);
     if !valid {
         return vp.fault(Exception::GENERAL_PROTECTION);
     }
-    vp.set_xcr0(value);
+    vp.extended.set_xcr0_now(value);
     vp.advance(Kind::ThreeBytes);
     Resume::Guest
 }
 
-fn is_valid_xcr0(value: u64, supported: u64) -> bool {
+/// Whether XCR0 can be `value` on a machine that has `supported` (SDM 1, 13.3).
+pub fn is_valid_xcr0(value: u64, supported: u64) -> bool {
     const X87: u64 = 1;
     const SSE: u64 = 1 << 1;
     const AVX: u64 = 1 << 2;
@@ -115,16 +122,30 @@ pub fn exception(vp: &mut Vp, exception: Exception) -> Resume {
 
 /// Triple fault.
 pub fn shutdown(vp: &mut Vp) -> Resume {
+    if vp.partition.has_parent() {
+        return vp.intercept_shutdown();
+    }
     end(vp, format_args!("a triple fault"))
 }
 
 /// The processor refused the guest's state.
 pub fn invalid_state(vp: &mut Vp) -> Resume {
+    if vp.partition.has_parent() {
+        return vp.intercept_invalid_state();
+    }
     end(vp, format_args!("a processor state that cannot be"))
 }
 
 /// An exit that nobody expects.
 pub fn unexpected(vp: &mut Vp, code: u64) -> Resume {
+    if vp.partition.has_parent() {
+        log::error!(
+            "VP {} of {}: unexpected exit, code {code:#x}",
+            vp.shared.index,
+            vp.partition.id
+        );
+        return vp.intercept_shutdown();
+    }
     end(vp, format_args!("an unexpected exit, code {code:#x}"))
 }
 

@@ -124,9 +124,10 @@ fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
 fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
     match msr {
         0x4000_0000..0x4000_1000 => set_synthetic(vp, msr, value),
-        0x800..0x900 => virtual_apic::write(vp, msr - 0x800, value).map_err(|_| Refused),
-        // The virtual APIC stays where and what it is.
-        registers::APIC_BASE if value == vp.apic.base() => Ok(()),
+        0x800..0x900 if vp.apic.is_x2apic() => {
+            virtual_apic::write(vp, msr - 0x800, value).map_err(|_| Refused)
+        }
+        registers::APIC_BASE => vp.apic.set_base(value).map_err(|_| Refused),
         registers::EFER => {
             const RESERVED: u64 = !0xcd01;
             if value & RESERVED != 0 {
@@ -135,7 +136,7 @@ fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             vp.hardware.set_efer(value);
             Ok(())
         }
-        registers::PAT if valid_pat(value) => {
+        registers::PAT if is_valid_pat(value) => {
             vp.hardware.set_pat(value);
             Ok(())
         }
@@ -146,7 +147,7 @@ fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
 }
 
 /// Whether each of the eight entries is a memory type.
-fn valid_pat(value: u64) -> bool {
+pub fn is_valid_pat(value: u64) -> bool {
     value
         .to_le_bytes()
         .iter()
@@ -182,13 +183,18 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             vp.assist_page = value;
             zero_page(vp, value)
         }
-        hv::SCONTROL => vp.synic.set_control(value).map_err(|_| Refused),
+        hv::SCONTROL => {
+            vp.synic.set_control(value).map_err(|_| Refused)?;
+            Synic::deliver_waiting(vp);
+            Ok(())
+        }
         hv::SIEFP => {
             vp.synic.set_event_page(value);
             Ok(())
         }
         hv::SIMP => {
             vp.synic.set_message_page(value);
+            Synic::deliver_waiting(vp);
             Ok(())
         }
         hv::EOM => {

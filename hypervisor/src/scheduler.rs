@@ -1,59 +1,260 @@
-//! The run loop of a logical processor: its VP while that can run, sleep while it cannot.
+//! The run loop of a logical processor, and the choice of the VP that runs next.
 //!
-//! Interrupts are off throughout but for the windows in [`interrupts`]. Whoever gives a VP work pokes its processor, and
-//! the processor looks at everything again before it runs a guest or sleeps.
+//! Each VP belongs to one LP. Among those that can run, the one with the least run time by weight is next (its *virtual
+//! time*); one that has had less than its partition's reserve comes before all others, and one that has had its cap waits
+//! for the next accounting window. Interrupts are off throughout but for the windows in [`interrupts`]. Whoever gives a VP
+//! work pokes its processor, and the processor looks at everything again before it runs a guest or sleeps.
 
 use crate::exit;
-use crate::partition::vp::{Resume, Vp, VpSlot, VpState};
+use crate::partition::shared::{VpSlot, VpState};
+use crate::partition::vp::{Resume, Vp};
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use crate::processor::interrupts;
 use crate::processor::local::Processor;
 use crate::virtualization::VirtualProcessor;
+use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 
-/// Runs `slot`'s VP on this processor, for ever.
-pub fn run(processor: &'static Processor, slot: &'static VpSlot) -> ! {
-    let mut vp = slot.owned.lock();
+/// Most VPs of one LP.
+pub const MAX_VPS: usize = 384;
+/// Weight of a partition that nobody has given one.
+pub const DEFAULT_WEIGHT: u64 = 100;
+/// How long a VP runs while others wait, in 100 ns: 5 ms.
+const SLICE: u64 = 50_000;
+/// The accounting window of caps and reserves, in 100 ns: 50 ms.
+const WINDOW: u64 = 500_000;
+/// How far the running VP may be ahead of another before that one takes its place, in 100 ns: 1 ms.
+const GRANULARITY: u64 = 10_000;
+
+/// The VPs of one LP.
+pub struct RunQueue {
+    slots: ArrayVec<&'static VpSlot, MAX_VPS>,
+}
+
+impl RunQueue {
+    /// No VPs.
+    pub const fn new() -> Self {
+        Self {
+            slots: ArrayVec::new_const(),
+        }
+    }
+
+    /// Number of VPs.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Adds a VP. Returns whether there was room.
+    pub fn add(&mut self, slot: &'static VpSlot) -> bool {
+        self.slots.try_push(slot).is_ok()
+    }
+
+    /// Removes a VP.
+    pub fn remove(&mut self, slot: &'static VpSlot) {
+        self.slots.retain(|other| !core::ptr::eq(*other, slot));
+    }
+}
+
+impl Default for RunQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the queue says about what to do next.
+struct Choice {
+    next: Option<&'static VpSlot>,
+    /// TSC at which the choice must be made anew: a timer of a VP that does not run, the end of a slice or of a window.
+    until: u64,
+}
+
+/// Runs the VPs of this processor, for ever.
+pub fn run(processor: &'static Processor) -> ! {
+    let mut current = core::ptr::null();
     loop {
         processor.poked.store(false, Ordering::SeqCst);
-        vp.obey();
-        match slot.shared.state() {
-            VpState::Runnable => run_vp(processor, &mut vp),
-            VpState::Halted if vp.has_work() => slot.shared.wake(),
-            _ => idle(processor, &vp),
+        let choice = choose(processor, current);
+        current = choice.next.map_or(core::ptr::null(), core::ptr::from_ref);
+        match choice.next {
+            Some(slot) => run_slot(processor, slot, choice.until),
+            None => idle(processor, choice.until),
         }
     }
 }
 
-/// Runs `vp` until it leaves, or somebody pokes the processor.
-fn run_vp(processor: &Processor, vp: &mut Vp) {
-    vp.enter_run(tsc());
+/// Attends to the VPs that want it and picks the next to run; `current` is the one that ran last.
+fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
+    let queue = processor.queue.lock();
+    let now = tsc();
+    let (window, window_end) = window_of(now);
+    let mut until = u64::MAX;
+    let mut best: Option<(bool, u64, &'static VpSlot)> = None;
+    let mut runnable = 0;
+    for &slot in &queue.slots {
+        let shared = &slot.shared;
+        if shared.state() != VpState::Runnable || shared.reset.load(Ordering::Acquire) {
+            attend(slot, now);
+        }
+        if shared.is_called_off() {
+            until = until.min(shared.deadline.load(Ordering::Relaxed));
+            continue;
+        }
+        let Some(share) = share_of(slot, window) else {
+            until = until.min(window_end);
+            continue;
+        };
+        runnable += 1;
+        let mut time = shared.schedule.virtual_time.load(Ordering::Relaxed);
+        if core::ptr::eq(current, slot) {
+            time = time.saturating_sub(GRANULARITY);
+        }
+        let key = (share == Share::UnderReserve, time, slot);
+        if best.is_none_or(|best| (key.0 && !best.0) || (key.0 == best.0 && key.1 < best.1)) {
+            best = Some(key);
+        }
+    }
+    if runnable > 1 {
+        until = until.min(now.saturating_add(clock::tsc_ticks(SLICE)));
+    }
+    let next = best.map(|(_, _, slot)| slot);
+    if next.is_some_and(|slot| limits(slot) != (0, 0)) {
+        until = until.min(window_end);
+    }
+    Choice { next, until }
+}
+
+/// Lets a VP that does not run take in what was asked of it.
+fn attend(slot: &'static VpSlot, now: u64) {
+    if slot.shared.wants_attention(now)
+        && let Some(mut vp) = slot.try_lock()
+        && let Some(vp) = vp.as_mut()
+    {
+        let before = slot.shared.state();
+        vp.attend();
+        if before != VpState::Runnable && slot.shared.state() == VpState::Runnable {
+            catch_up(slot);
+        }
+    }
+}
+
+/// A VP that wakes up does not get the time that it slept.
+fn catch_up(slot: &VpSlot) {
+    let now = Processor::current().virtual_now.get();
+    slot.shared
+        .schedule
+        .virtual_time
+        .fetch_max(now.saturating_sub(SLICE / 2), Ordering::Relaxed);
+}
+
+/// How much a VP has had in this window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    UnderReserve,
+    Fair,
+}
+
+/// Number of the accounting window that TSC `now` is in, and the TSC of its end.
+fn window_of(now: u64) -> (u64, u64) {
+    let length = clock::tsc_ticks(WINDOW).max(1);
+    let window = now / length;
+    (window, (window + 1).saturating_mul(length))
+}
+
+/// Cap and reserve of a VP's partition, in per mille of a processor; 0 where there is none.
+fn limits(slot: &VpSlot) -> (u64, u64) {
+    let partition = slot.shared.partition;
+    (
+        partition.cap.load(Ordering::Relaxed),
+        partition.reserve.load(Ordering::Relaxed),
+    )
+}
+
+/// What a VP is due in this window; `None` where it has had its cap.
+fn share_of(slot: &VpSlot, window: u64) -> Option<Share> {
+    let (cap, reserve) = limits(slot);
+    if (cap, reserve) == (0, 0) {
+        return Some(Share::Fair);
+    }
+    let schedule = &slot.shared.schedule;
+    if schedule.window.swap(window, Ordering::Relaxed) != window {
+        schedule.used.store(0, Ordering::Relaxed);
+    }
+    let used = schedule.used.load(Ordering::Relaxed).saturating_mul(1000) / clock::tsc_ticks(WINDOW).max(1);
+    match (cap, reserve) {
+        (cap, _) if cap != 0 && used >= cap => None,
+        (_, reserve) if used < reserve => Some(Share::UnderReserve),
+        _ => Some(Share::Fair),
+    }
+}
+
+/// Runs a VP until it leaves, somebody pokes the processor for it, or TSC `until`.
+fn run_slot(processor: &Processor, slot: &'static VpSlot, until: u64) {
+    let Some(mut guard) = slot.try_lock() else {
+        // Whoever has it gives it back soon.
+        core::hint::spin_loop();
+        return;
+    };
+    let Some(vp) = guard.as_mut() else { return };
+    let start = tsc();
+    processor
+        .virtual_now
+        .set(slot.shared.schedule.virtual_time.load(Ordering::Relaxed));
+    vp.load(processor, start);
+    run_vp(processor, vp, until);
+    let end = tsc();
+    vp.unload(end);
+    let weight = vp.partition.weight.load(Ordering::Relaxed).max(1);
+    let used = end.wrapping_sub(start);
+    let schedule = &slot.shared.schedule;
+    schedule.used.fetch_add(used, Ordering::Relaxed);
+    let virtual_units = clock::reference_units(used).saturating_mul(DEFAULT_WEIGHT) / weight;
+    schedule.virtual_time.fetch_add(virtual_units, Ordering::Relaxed);
+}
+
+fn run_vp(processor: &Processor, vp: &mut Vp, until: u64) {
     loop {
-        if processor.poked.swap(false, Ordering::SeqCst) && vp.is_called_off() {
+        if processor.poked.swap(false, Ordering::SeqCst) {
+            // The poke may have been for another VP.
             processor.poked.store(true, Ordering::SeqCst);
-            break;
+            if vp.shared.is_called_off() || processor.queue.lock().len() > 1 {
+                return;
+            }
+            processor.poked.store(false, Ordering::SeqCst);
         }
         vp.prepare();
-        set_alarm(processor, vp.deadline);
+        set_alarm(processor, vp.deadline.min(until));
+        processor.guest_epoch.fetch_add(1, Ordering::SeqCst);
+        vp.follow_memory();
         let exit = vp.hardware.enter(&mut vp.registers);
+        processor.guest_epoch.fetch_add(1, Ordering::Release);
         match exit::handle(vp, exit) {
             Resume::Guest => {}
             Resume::AfterInterrupt => interrupts::take_pending(),
-            Resume::Leave => break,
+            Resume::Leave => return,
         }
-        vp.account(tsc());
+        let now = tsc();
+        vp.account(now);
+        if now >= until {
+            return;
+        }
     }
-    vp.account(tsc());
 }
 
 /// Sleeps until an interrupt, unless somebody has poked the processor since it last looked.
-fn idle(processor: &Processor, vp: &Vp) {
-    set_alarm(processor, vp.deadline);
+fn idle(processor: &Processor, until: u64) {
+    set_alarm(processor, until);
     let start = tsc();
+    processor.guest_epoch.fetch_add(1, Ordering::SeqCst);
     if !processor.poked.load(Ordering::SeqCst) {
         interrupts::wait();
     }
+    processor.guest_epoch.fetch_add(1, Ordering::SeqCst);
     processor
         .idle_ticks
         .fetch_add(tsc().wrapping_sub(start), Ordering::Relaxed);
@@ -65,4 +266,30 @@ fn set_alarm(processor: &Processor, deadline: u64) {
         processor.alarm.set(deadline);
         clock::set_alarm(deadline);
     }
+}
+
+/// Gives a VP's slot to the LP that it names. Returns whether there was room.
+pub fn attach(slot: &'static VpSlot) -> bool {
+    let Some(processor) = Processor::get(slot.shared.lp) else {
+        return false;
+    };
+    slot.shared
+        .schedule
+        .virtual_time
+        .store(processor.virtual_now.get(), Ordering::Relaxed);
+    let added = processor.queue.lock().add(slot);
+    interrupts::poke(processor);
+    added
+}
+
+/// Takes a VP from its LP. It must be suspended, and nobody may run it any more.
+pub fn detach(slot: &'static VpSlot) {
+    if let Some(processor) = Processor::get(slot.shared.lp) {
+        processor.queue.lock().remove(slot);
+    }
+}
+
+/// The LP with the fewest VPs.
+pub fn least_loaded() -> Option<&'static Processor> {
+    Processor::all().min_by_key(|processor| processor.queue.lock().len())
 }

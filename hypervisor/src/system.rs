@@ -2,7 +2,9 @@
 
 use crate::memory::address::{Spa, SpaRange};
 use crate::memory::frames::FrameAllocator;
+use crate::memory::ownership::Ownership;
 use crate::platform::io_apic;
+use crate::virtualization::svm::permissions::Permissions;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypercall_api::operator::SystemInfo;
 use spin::{Mutex, Once};
@@ -27,6 +29,39 @@ pub struct System {
 /// Takes note of what was found, once.
 pub fn set(system: System) {
     SYSTEM.call_once(|| system);
+}
+
+/// Who uses the root's frames; set once.
+static OWNERSHIP: Once<Ownership> = Once::new();
+
+/// What children may reach without an exit: no port, and the MSRs that are switched with them.
+static CHILD_PERMISSIONS: Once<Permissions> = Once::new();
+
+/// Takes note of the maps that all children share.
+pub fn set_child_permissions(permissions: Permissions) {
+    CHILD_PERMISSIONS.call_once(|| permissions);
+}
+
+/// The maps that all children share.
+pub fn child_permissions() -> Option<&'static Permissions> {
+    CHILD_PERMISSIONS.get()
+}
+
+/// Takes note of where the state of the root's frames is kept.
+pub fn set_ownership(ownership: Ownership) {
+    OWNERSHIP.call_once(|| ownership);
+}
+
+/// Who uses the root's frames.
+pub fn ownership() -> Option<&'static Ownership> {
+    OWNERSHIP.get()
+}
+
+/// Whether `address` is in the image or the reserve.
+pub fn is_hypervisors(address: Spa) -> bool {
+    SYSTEM
+        .get()
+        .is_none_or(|system| system.image.contains(address) || system.reserve.contains(address))
 }
 
 /// Takes note that the root begins to run.

@@ -2,28 +2,28 @@
 #![allow(unsafe_code)]
 
 use super::start::StartError;
-use crate::cpuid;
 use crate::memory::address::{FRAME_SIZE, Frame, PageSize, Spa, SpaRange};
 use crate::memory::frames::{FrameAllocator, FrameSource};
 use crate::memory::map::MemoryMap;
 use crate::memory::nested::{Access, NestedTables, Npt};
 use crate::partition::guest_memory::write_frame;
-use crate::partition::vp::{Statistics, Vp, VpShared, VpSlot};
-use crate::partition::{Partition, hypercall_page};
+use crate::partition::shared::{VpShared, VpSlot};
+use crate::partition::table::ROOT_ID;
+use crate::partition::vp::Vp;
+use crate::partition::{Partition, Parts, VpTable, hypercall_page};
+use crate::processor::extended_state::ExtendedState;
 use crate::processor::local::Processor;
 use crate::virtualization::svm::Svm;
 use crate::virtualization::svm::permissions::{self, Permissions};
 use crate::virtualization::{VirtualProcessor, general};
+use crate::{cpuid, scheduler, system};
+use core::sync::atomic::Ordering;
 use hypercall_api::address::{Gpa, Gpfn};
-use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::id::VpIndex;
 use hypercall_api::privilege::Privileges;
 use hypercall_api::processor::{InitialVpContext, SegmentRegister};
 use hypercall_api::pvh::{self, MemoryMapEntry, Module, StartInfo};
-use spin::Mutex;
 use zerocopy::IntoBytes;
-
-/// The root's partition id.
-const ROOT_ID: PartitionId = PartitionId(1);
 
 /// Everything that the root's memory is made of.
 pub struct Layout<'a> {
@@ -43,6 +43,10 @@ pub struct Layout<'a> {
     pub rsdp: u64,
 }
 
+/// The root's scheduler weight; a child has 100 unless its parent says otherwise.
+const ROOT_WEIGHT: u64 = 400;
+/// What the root's VP is sure to get of each processor, in per mille.
+const ROOT_RESERVE: u64 = 200;
 /// Pages of start information.
 pub const START_INFO_PAGES: u64 = 2;
 const MODULE_OFFSET: usize = 0x40;
@@ -60,22 +64,27 @@ pub fn build(layout: &Layout<'_>, frames: &mut FrameAllocator) -> Result<&'stati
     };
     share(&mut memory, overlay, read_execute, frames)?;
 
-    let partition = place(
-        Partition::new(
-            ROOT_ID,
-            root_privileges(),
-            memory,
-            root_permissions(frames)?,
-            Some(gpfn(overlay)),
-        ),
-        frames,
-    )?;
+    let parts = Parts {
+        id: ROOT_ID,
+        privileges: root_privileges(),
+        permissions: place(permission_maps(frames, true)?, frames)?,
+        vps: vp_table(frames)?,
+        overlay: Some(gpfn(overlay)),
+    };
+    let partition = place(Partition::new(parts), frames)?;
+    partition.activate(memory);
+    // Whoever manages the machine must not starve, whatever its children do.
+    partition.reserve.store(ROOT_RESERVE, Ordering::Relaxed);
+    partition.weight.store(ROOT_WEIGHT, Ordering::Relaxed);
+    partition.enlist();
     for processor in Processor::all() {
         add_vp(partition, processor, frames)?;
     }
+    system::set_child_permissions(permission_maps(frames, false)?);
     write_start_info(layout);
-    if let Some(first) = partition.vp(VpIndex(0)) {
-        let mut vp = first.owned.lock();
+    if let Some(mut guard) = partition.vp(VpIndex(0)).and_then(VpSlot::try_lock)
+        && let Some(vp) = guard.as_mut()
+    {
         vp.start(&pvh_context(layout.entry));
         vp.registers.general[general::RBX] = layout.start_info.start().0;
     }
@@ -98,15 +107,24 @@ fn root_privileges() -> Privileges {
         - Privileges::ENABLE_EXTENDED_HYPERCALLS
 }
 
-fn root_permissions(frames: &mut FrameAllocator) -> Result<Permissions, StartError> {
+/// Permission maps: the root's, or those that all children share.
+fn permission_maps(frames: &mut FrameAllocator, is_root: bool) -> Result<Permissions, StartError> {
     // Two bits of order hold the three frames of the I/O map.
     let io = frames.allocate_run(2).ok_or(StartError::ReserveTooSmall)?;
     let msr = frames.allocate_run(1).ok_or(StartError::ReserveTooSmall)?;
     const { assert!(permissions::IO_FRAMES <= 4 && permissions::MSR_FRAMES <= 2) };
     // SAFETY: the runs were just allocated and are as long as the maps.
     let mut permissions = unsafe { Permissions::new(io, msr) };
-    permissions.pass_all_ports();
+    if is_root {
+        permissions.pass_all_ports();
+    }
     Ok(permissions)
+}
+
+fn vp_table(frames: &mut FrameAllocator) -> Result<&'static VpTable, StartError> {
+    let frame = frames.allocate().ok_or(StartError::ReserveTooSmall)?;
+    // SAFETY: the frame was just allocated, zeroed (null pointers), and is never freed.
+    Ok(unsafe { &*(frame.start().0 as *const VpTable) })
 }
 
 /// Maps all that there is at its own address, but for what is forbidden.
@@ -171,21 +189,21 @@ fn add_vp(
     frames: &mut FrameAllocator,
 ) -> Result<(), StartError> {
     let mut frame = || frames.allocate().ok_or(StartError::ReserveTooSmall);
-    let (vmcb, statistics) = (frame()?, frame()?);
-    let [message_page, event_page] = [frame()?, frame()?];
+    let [vmcb, extended, statistics, message_page, event_page] =
+        [frame()?, frame()?, frame()?, frame()?, frame()?];
     let index = VpIndex(processor.index.0);
-    // SAFETY: the frame was just allocated, and the partition with its maps lives for ever.
-    let hardware = unsafe { Svm::new(vmcb, &partition.permissions, ROOT_ASID) };
-    let shared = VpShared::new(
-        index,
-        processor.index,
-        processor.apic_id,
-        Statistics::new(statistics),
-    );
-    let shared = place(shared, frames)?;
-    let mut vp = Vp::new(partition, shared, hardware);
-    {
-        let mut memory = partition.memory.lock();
+    let shared = VpShared::new(partition, index, processor.index, processor.apic_id, statistics);
+    let slot = place(VpSlot::new(shared), frames)?;
+    // SAFETY: the frames were just allocated, and the partition with its maps lives for ever.
+    let mut vp = unsafe {
+        Vp::new(
+            partition,
+            slot,
+            Svm::new(vmcb, partition.permissions),
+            ExtendedState::new(extended),
+        )
+    };
+    if let Some(memory) = partition.memory.lock().as_mut() {
         let read_only = Access {
             write: false,
             execute: false,
@@ -195,25 +213,20 @@ fn add_vp(
             execute: false,
             ..Access::ALL
         };
-        share(&mut memory, statistics, read_only, frames)?;
-        share(&mut memory, message_page, read_write, frames)?;
-        share(&mut memory, event_page, read_write, frames)?;
+        share(memory, statistics, read_only, frames)?;
+        share(memory, message_page, read_write, frames)?;
+        share(memory, event_page, read_write, frames)?;
         vp.hardware.set_nested_root(memory.root().start());
     }
     vp.synic.provide_pages(gpfn(message_page), gpfn(event_page));
-    let slot = place(
-        VpSlot {
-            shared,
-            owned: Mutex::new(vp),
-        },
-        frames,
-    )?;
+    slot.complete(vp);
     partition.add_vp(slot);
-    Ok(())
+    if scheduler::attach(slot) {
+        Ok(())
+    } else {
+        Err(StartError::ReserveTooSmall)
+    }
 }
-
-/// The ASID of the root's VPs; each processor runs one of them, and the host has 0.
-const ROOT_ASID: u32 = 1;
 
 /// The state in which PVH enters an image: 32-bit protected mode, flat segments, paging off.
 fn pvh_context(entry: u32) -> InitialVpContext {

@@ -9,24 +9,24 @@ use crate::memory::address::{FRAME_SIZE, Frame, Spa, SpaRange};
 use crate::memory::frames::{FrameAllocator, FrameError, FrameSource};
 use crate::memory::host_paging::{HostPaging, Protection};
 use crate::memory::map::{MapError, MemoryMap};
+use crate::memory::ownership::Ownership;
 use crate::memory::physical::IdentityMapped;
 use crate::memory::tables::TableError;
-use crate::partition::Partition;
 use crate::platform::acpi::Platform;
 use crate::platform::fadt::Register;
 use crate::platform::registers::{enable_xsave, tsc};
 use crate::platform::serial::Serial;
 use crate::platform::{AcpiError, clock, io_apic, local_apic};
 use crate::processor::interrupts::{ALARM_VECTOR, ERROR_VECTOR, SPURIOUS_VECTOR};
-use crate::processor::local::{MAX_PROCESSORS, Processor};
+use crate::processor::local::{BLOCK_FRAMES, MAX_PROCESSORS, Processor};
 use crate::processor::stacks::{self, Stack, Stacks};
 use crate::processor::start::{Trampoline, arrived};
 use crate::system::{self, FRAMES, System};
 use crate::virtualization::{Missing, detect, svm};
 use crate::{VERSION, cpuid, log as logger, power, scheduler, stop};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hypercall_api::archive::{Archive, ArchiveError};
-use hypercall_api::id::{LpIndex, VpIndex};
+use hypercall_api::id::LpIndex;
 use hypercall_api::operator::HardwareSupport;
 use hypercall_api::pvh::MemoryKind;
 use spin::Mutex;
@@ -113,17 +113,12 @@ pub fn start(boot_info: u32, magic: u32, image: &Image) -> ! {
     }
 }
 
-/// Runs this processor's VP of the root.
+/// Runs VPs, once there are any.
 extern "C" fn run() -> ! {
-    let processor = Processor::current();
     while !READY.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
-    let slot = Partition::root().and_then(|root| root.vp(VpIndex(processor.index.0)));
-    match slot {
-        Some(slot) => scheduler::run(processor, slot),
-        None => stop::halt(),
-    }
+    scheduler::run(Processor::current())
 }
 
 /// What `prepare` has found out, step by step.
@@ -161,6 +156,7 @@ fn prepare(boot_info: u32, magic: u32, image: &Image, entered: u64) -> Result<()
     bring_up_machine(&machine, processors)?;
     start_others(&machine, image);
     load_root_image(&machine);
+    place_ownership(&machine, &mut frames)?;
     build_root(&machine, image, &mut frames)?;
     describe_system(&machine, image, entered, &frames);
     FRAMES.call_once(|| Mutex::new(frames));
@@ -231,7 +227,7 @@ fn survey(boot: BootInformation, hardware: HardwareSupport, image: &Image) -> Re
         .iter()
         .filter(|processor| processor.enabled)
         .count() as u64;
-    let size = reserve_size(firmware.total_ram(), present);
+    let size = reserve_size(&firmware, present);
     let mut taken = [
         image.extent,
         archive,
@@ -280,10 +276,27 @@ fn survey(boot: BootInformation, hardware: HardwareSupport, image: &Image) -> Re
     })
 }
 
-/// The hypervisor's frames: so much for the machine, for each processor, and for page tables that are split down to 4 KiB,
-/// the root's and its IOMMU domain's.
-fn reserve_size(ram: u64, processors: u64) -> u64 {
-    ((2 << 20) + processors * (256 << 10) + ram / 256).next_multiple_of(2 << 20)
+/// The hypervisor's frames: so much for the machine, for each processor, for page tables that are split down to 4 KiB (the
+/// root's and its IOMMU domain's), and for the state of each frame.
+fn reserve_size(firmware: &MemoryMap, processors: u64) -> u64 {
+    let states = frame_states(firmware).next_power_of_two();
+    ((2 << 20) + processors * (256 << 10) + firmware.total_ram() / 256 + states).next_multiple_of(2 << 20)
+}
+
+/// Bytes of frame states: one a frame, up to the last of RAM.
+fn frame_states(firmware: &MemoryMap) -> u64 {
+    (firmware.end_of_ram().0 / FRAME_SIZE).next_multiple_of(FRAME_SIZE)
+}
+
+/// Keeps account of who uses the root's frames.
+fn place_ownership(machine: &Machine, frames: &mut FrameAllocator) -> Result<(), StartError> {
+    let size = frame_states(&machine.firmware);
+    let order = (size / FRAME_SIZE).next_power_of_two().trailing_zeros();
+    let run = frames.allocate_run(order).ok_or(StartError::ReserveTooSmall)?;
+    // SAFETY: the run was just allocated, zeroed, and is never freed.
+    let states = unsafe { core::slice::from_raw_parts(run.start().0 as *const AtomicU8, size as usize) };
+    system::set_ownership(Ownership::new(states));
+    Ok(())
 }
 
 fn archive_bytes(archive: SpaRange) -> &'static [u8] {
@@ -399,8 +412,12 @@ fn place_processors(
         for stack in Stack::ALL {
             paging.unmap_guard(Frame::containing(stacks.guard(stack)), frames)?;
         }
+        const BLOCK_ORDER: u32 = BLOCK_FRAMES.next_power_of_two().trailing_zeros();
+        let block = frames
+            .allocate_run(BLOCK_ORDER)
+            .ok_or(StartError::ReserveTooSmall)?;
         let mut frame = || frames.allocate().ok_or(StartError::ReserveTooSmall);
-        let (block, pages) = (frame()?, [frame()?, frame()?, frame()?, frame()?]);
+        let pages = [frame()?, frame()?, frame()?, frame()?];
         // SAFETY: the frames were just allocated and are never freed.
         let processor = unsafe { Processor::prepare(block, LpIndex(index as u32), apic_id, stacks, pages) };
         if index == 0 {

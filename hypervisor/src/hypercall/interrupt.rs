@@ -1,18 +1,108 @@
 //! Calls about device interrupts.
 
-use super::own_partition;
+use super::{named_child, named_partition};
 use crate::device_interrupt::{self, Pin, Request};
+use crate::partition::Partition;
+use crate::partition::virtual_apic;
 use crate::partition::vp::Vp;
-use hypercall_api::id::VpIndex;
+use hypercall_api::flush::{SendIpi, SendIpiEx, VpSet};
+use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::interrupt::{
-    Device, InterruptEntry, MapDeviceInterrupt, MappedDeviceInterrupt, TRIGGER_EDGE, TRIGGER_LEVEL,
-    UnmapDeviceInterrupt,
+    AssertVirtualInterrupt, Device, InterruptEntry, InterruptType, MapDeviceInterrupt, MappedDeviceInterrupt,
+    TRIGGER_EDGE, TRIGGER_LEVEL, UnmapDeviceInterrupt,
 };
 use hypercall_api::status::HvStatus;
 
+/// The partition that owns a device: the root, until devices can be assigned.
+fn owner(vp: &Vp, id: PartitionId) -> Result<&'static Partition, HvStatus> {
+    let partition = named_partition(vp, id)?;
+    if partition.is_root() {
+        Ok(partition)
+    } else {
+        Err(HvStatus::OPERATION_DENIED)
+    }
+}
+
+/// `HvCallAssertVirtualInterrupt`.
+pub(super) fn assert(vp: &mut Vp, input: &AssertVirtualInterrupt) -> Result<(), HvStatus> {
+    let child = named_child(vp, input.partition)?;
+    let vector = u8::try_from(input.vector).map_err(|_| HvStatus::INVALID_PARAMETER)?;
+    let logical = input.flags & AssertVirtualInterrupt::LOGICAL_DESTINATION != 0;
+    let destination = u32::try_from(input.destination).map_err(|_| HvStatus::INVALID_PARAMETER)?;
+    let targets = |id: u32| match logical {
+        true => virtual_apic::logical_match(destination, id),
+        false => destination == id || destination == u32::MAX,
+    };
+    let mut slots = child.vps().filter(|slot| targets(slot.shared.apic_id)).peekable();
+    if slots.peek().is_none() {
+        return Err(HvStatus::INVALID_VP_INDEX);
+    }
+    match input.interrupt_type {
+        InterruptType::FIXED if vector >= 16 => slots.for_each(|slot| slot.shared.request_interrupt(vector)),
+        InterruptType::LOWEST_PRIORITY if vector >= 16 => {
+            slots
+                .take(1)
+                .for_each(|slot| slot.shared.request_interrupt(vector));
+        }
+        InterruptType::NMI => slots.for_each(|slot| slot.shared.request_nmi()),
+        _ => return Err(HvStatus::INVALID_PARAMETER),
+    }
+    Ok(())
+}
+
+/// `HvCallSendSyntheticClusterIpi`.
+pub(super) fn send_ipi(vp: &mut Vp, input: &SendIpi) -> Result<(), HvStatus> {
+    let vector = ipi_vector(input.vector, input.reserved)?;
+    for index in (0..64).filter(|index| input.processor_mask & 1 << index != 0) {
+        let slot = vp
+            .partition
+            .vp(VpIndex(index))
+            .ok_or(HvStatus::INVALID_VP_INDEX)?;
+        slot.shared.request_interrupt(vector);
+    }
+    Ok(())
+}
+
+/// `HvCallSendSyntheticClusterIpiEx`.
+pub(super) fn send_ipi_ex(vp: &mut Vp, input: &SendIpiEx, banks: &[u8]) -> Result<(), HvStatus> {
+    let vector = ipi_vector(input.vector, input.reserved)?;
+    let all = match input.set_format {
+        VpSet::ALL => true,
+        VpSet::SPARSE => false,
+        _ => return Err(HvStatus::INVALID_PARAMETER),
+    };
+    if !all && banks.len() != input.valid_banks.count_ones() as usize * 8 {
+        return Err(HvStatus::INVALID_HYPERCALL_INPUT);
+    }
+    let bank_of = |index: u32| {
+        let bank = index / 64;
+        let before = (input.valid_banks & ((1u64 << bank) - 1)).count_ones() as usize;
+        let word = banks
+            .get(before * 8..before * 8 + 8)
+            .and_then(|bytes| bytes.try_into().ok());
+        (input.valid_banks & 1 << bank != 0)
+            .then(|| word.map_or(0, u64::from_le_bytes))
+            .unwrap_or(0)
+    };
+    for slot in vp.partition.vps() {
+        let index = slot.shared.index.0;
+        if all || bank_of(index) & 1 << (index % 64) != 0 {
+            slot.shared.request_interrupt(vector);
+        }
+    }
+    Ok(())
+}
+
+fn ipi_vector(vector: u32, reserved: u32) -> Result<u8, HvStatus> {
+    let vector = u8::try_from(vector)
+        .ok()
+        .filter(|&vector| vector >= 16 && reserved == 0);
+    vector.ok_or(HvStatus::INVALID_PARAMETER)
+}
+
 /// `HvCallMapDeviceInterrupt`.
 pub(super) fn map(vp: &mut Vp, input: &MapDeviceInterrupt) -> Result<MappedDeviceInterrupt, HvStatus> {
-    own_partition(vp, input.partition)?;
+    let partition = owner(vp, input.partition)?;
     let device = input.device.device().ok_or(HvStatus::INVALID_PARAMETER)?;
     let pin = match (device, input.entry.source) {
         (Device::Pci { .. }, InterruptEntry::MSI) => None,
@@ -41,7 +131,7 @@ pub(super) fn map(vp: &mut Vp, input: &MapDeviceInterrupt) -> Result<MappedDevic
     }
     let target = VpIndex(input.vp_mask.trailing_zeros());
     let entry = device_interrupt::map(
-        vp.partition,
+        partition,
         &Request {
             device,
             pin,
@@ -58,7 +148,7 @@ pub(super) fn map(vp: &mut Vp, input: &MapDeviceInterrupt) -> Result<MappedDevic
 
 /// `HvCallUnmapDeviceInterrupt`.
 pub(super) fn unmap(vp: &mut Vp, input: &UnmapDeviceInterrupt) -> Result<(), HvStatus> {
-    own_partition(vp, input.partition)?;
+    owner(vp, input.partition)?;
     let device = input.device.device().ok_or(HvStatus::INVALID_PARAMETER)?;
     device_interrupt::unmap(device, input.entry)
 }

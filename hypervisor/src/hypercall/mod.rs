@@ -3,13 +3,18 @@
 //! The checks run in the order privilege, form, alignment, memory, and then the handler's own; a refused call has changed
 //! nothing. Handlers work on copies: parameters are copied in once, results are copied out at the end.
 
+mod flush;
 mod interrupt;
+mod memory;
 mod operator;
 mod partition;
 mod processor;
+mod registers;
 mod system;
 
+use crate::partition::Partition;
 use crate::partition::instruction::Kind;
+use crate::partition::lifecycle::Progress;
 use crate::partition::vp::{Resume, Vp};
 use crate::processor::local::{Page, Processor};
 use crate::virtualization::general::{R8, RAX, RBX, RCX, RDI, RDX, RSI};
@@ -22,63 +27,169 @@ use hypercall_api::privilege::Privileges;
 use hypercall_api::status::HvStatus;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use hypercall_api::access::{TranslateVirtualAddress, TranslatedVirtualAddress};
+use hypercall_api::flush::{FlushVirtualAddressSpace, FlushVirtualAddressSpaceEx, SendIpi, SendIpiEx};
+use hypercall_api::id::PartitionId;
+use hypercall_api::interrupt::{
+    AssertVirtualInterrupt, MapDeviceInterrupt, MappedDeviceInterrupt, UnmapDeviceInterrupt,
+};
+use hypercall_api::memory::{
+    DepositMemory, GetMemoryBalance, MapGpaPages, MemoryBalance, UnmapGpaPages, WithdrawMemory,
+};
+use hypercall_api::operator::{LogChunk, ReadLog, SystemInfo};
+use hypercall_api::partition::{CreatePartition, GetPartitionProperty, SetPartitionProperty};
+use hypercall_api::processor::{
+    CreateVp, DeleteVp, GetLogicalProcessorRunTime, LogicalProcessorRunTime, StartVirtualProcessor,
+};
+use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue, VpRegisters};
+use hypercall_api::state::MapVpStatePage;
+use hypercall_api::system::{
+    EnterSleepState, GetSystemProperty, MappedStatsPage, SetSleepState, VpStatsPage,
+};
+
 /// A call that the hypervisor handles.
 struct Call {
     code: HypercallCode,
-    /// Bytes of input before a variable header.
+    /// Bytes of input before a variable header or the list of a rep call.
     input: usize,
-    /// Bytes of output.
+    /// Bytes of output; of a rep call, of each element.
     output: usize,
     /// Longest variable header, in 8-byte units.
     variable_header: u16,
     privileges: Privileges,
-    /// Takes the input, with its variable header, and the output, zeroed.
-    handler: Handler,
+    form: Form,
 }
 
-type Handler = fn(&mut Vp, &[u8], &mut [u8]) -> Result<(), HvStatus>;
+/// How a call is made and carried out.
+#[derive(Clone, Copy)]
+enum Form {
+    /// At once.
+    Simple(SimpleHandler),
+    /// In pieces: until it is done, the caller makes the same call again and again without noticing.
+    Continued(ContinuedHandler),
+    /// For each element of a list, of so many bytes each.
+    Rep(usize, RepHandler),
+}
 
-macro_rules! hypercalls {
-    ($($code:ident $input:ty => $output:ty, header $header:literal, $privileges:expr, $handler:path;)*) => {
-        const CALLS: &[Call] = &[$(Call {
+/// Takes the input, with its variable header, and the output, zeroed.
+type SimpleHandler = fn(&mut Vp, &[u8], &mut [u8]) -> Result<(), HvStatus>;
+/// Takes the input.
+type ContinuedHandler = fn(&mut Vp, &[u8]) -> Result<Progress, HvStatus>;
+/// Takes the header, an element, its index, and the element's output, zeroed.
+type RepHandler = fn(&mut Vp, &[u8], &[u8], u16, &mut [u8]) -> Result<(), HvStatus>;
+
+/// Elements of a rep call that are done before interrupts get their turn.
+const BATCH: u16 = 16;
+
+macro_rules! call {
+    (simple $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
             code: HypercallCode::$code,
             input: size_of::<$input>(),
             output: size_of::<$output>(),
             variable_header: $header,
             privileges: $privileges,
-            handler: |vp, input, output| invoke::<$input, $output>(vp, input, output, $handler),
-        },)*];
+            form: Form::Simple(|vp, input, output| simple::<$input, $output>(vp, input, output, $handler)),
+        }
+    };
+    (banked $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: Form::Simple(|vp, input, _| banked::<$input>(vp, input, $handler)),
+        }
+    };
+    (continued $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: Form::Continued(|vp, input| $handler(vp, &parse::<$input>(input)?)),
+        }
+    };
+    (rep $code:ident $input:ty, [$element:ty] => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: Form::Rep(size_of::<$element>(), |vp, input, element, index, output| {
+                let result = $handler(vp, &parse::<$input>(input)?, &parse::<$element>(element)?, index)?;
+                output.copy_from_slice(result.as_bytes());
+                Ok(())
+            }),
+        }
     };
 }
 
-use hypercall_api::id::PartitionId;
-use hypercall_api::interrupt::{MapDeviceInterrupt, MappedDeviceInterrupt, UnmapDeviceInterrupt};
-use hypercall_api::operator::{LogChunk, ReadLog, SystemInfo};
-use hypercall_api::processor::{GetLogicalProcessorRunTime, LogicalProcessorRunTime, StartVirtualProcessor};
-use hypercall_api::system::{
-    EnterSleepState, GetSystemProperty, MappedStatsPage, SetSleepState, VpStatsPage,
-};
+macro_rules! hypercalls {
+    ($($form:ident $code:ident $input:ty $(, [$element:ty])? => $output:ty, $header:literal, $privileges:expr, $handler:path;)*) => {
+        const CALLS: &[Call] =
+            &[$(call!($form $code $input $(, [$element])? => $output, $header, $privileges, $handler),)*];
+    };
+}
 
+const NONE: Privileges = Privileges::empty();
 const MANAGE: Privileges = Privileges::CPU_MANAGEMENT;
+const CREATE: Privileges = Privileges::CREATE_PARTITIONS;
+const POOL: Privileges = Privileges::ACCESS_MEMORY_POOL;
+const STATS: Privileges = Privileges::ACCESS_STATS;
 
 hypercalls! {
-    // code                        input => output                        variable header  privileges          handler
-    GET_LOGICAL_PROCESSOR_RUN_TIME GetLogicalProcessorRunTime => LogicalProcessorRunTime, header 0, MANAGE, processor::run_time;
-    GET_PARTITION_ID               () => PartitionId,                     header 0, Privileges::ACCESS_PARTITION_ID, partition::get_id;
-    MAP_STATS_PAGE                 VpStatsPage => MappedStatsPage,        header 0, Privileges::ACCESS_STATS, system::map_stats_page;
-    UNMAP_STATS_PAGE               VpStatsPage => (),                     header 0, Privileges::ACCESS_STATS, system::unmap_stats_page;
-    SET_SYSTEM_PROPERTY            SetSleepState => (),                   header 0, MANAGE, system::set_property;
-    GET_SYSTEM_PROPERTY            GetSystemProperty => u64,              header 0, MANAGE, system::get_property;
-    MAP_DEVICE_INTERRUPT           MapDeviceInterrupt => MappedDeviceInterrupt, header 1, MANAGE, interrupt::map;
-    UNMAP_DEVICE_INTERRUPT         UnmapDeviceInterrupt => (),            header 0, MANAGE, interrupt::unmap;
-    ENTER_SLEEP_STATE              EnterSleepState => (),                 header 0, MANAGE, system::enter_sleep_state;
-    START_VIRTUAL_PROCESSOR        StartVirtualProcessor => (),           header 0, Privileges::START_VIRTUAL_PROCESSOR, processor::start;
-    PARTITA_QUERY_SYSTEM           () => SystemInfo,                      header 0, MANAGE, operator::query_system;
-    PARTITA_READ_LOG               ReadLog => LogChunk,                   header 0, MANAGE, operator::read_log;
+    // form   code                           input[, [element]] => output      variable header, privileges, handler
+    simple    FLUSH_VIRTUAL_ADDRESS_SPACE    FlushVirtualAddressSpace => (),                          0, NONE,   flush::space;
+    rep       FLUSH_VIRTUAL_ADDRESS_LIST     FlushVirtualAddressSpace, [u64] => (),                   0, NONE,   flush::list;
+    simple    GET_LOGICAL_PROCESSOR_RUN_TIME GetLogicalProcessorRunTime => LogicalProcessorRunTime,   0, MANAGE, processor::run_time;
+    simple    NOTIFY_LONG_SPIN_WAIT          u64 => (),                                               0, NONE,   processor::long_spin_wait;
+    simple    SEND_SYNTHETIC_CLUSTER_IPI     SendIpi => (),                                           0, NONE,   interrupt::send_ipi;
+    banked    FLUSH_VIRTUAL_ADDRESS_SPACE_EX FlushVirtualAddressSpaceEx => (),                        64, NONE,  flush::space_ex;
+    banked    SEND_SYNTHETIC_CLUSTER_IPI_EX  SendIpiEx => (),                                         64, NONE,  interrupt::send_ipi_ex;
+    simple    CREATE_PARTITION               CreatePartition => PartitionId,                          0, CREATE, partition::create;
+    simple    INITIALIZE_PARTITION           PartitionId => (),                                       0, CREATE, partition::initialize;
+    continued FINALIZE_PARTITION             PartitionId => (),                                       0, CREATE, partition::finalize;
+    continued DELETE_PARTITION               PartitionId => (),                                       0, CREATE, partition::delete;
+    simple    GET_PARTITION_PROPERTY         GetPartitionProperty => u64,                             0, CREATE, partition::get_property;
+    simple    SET_PARTITION_PROPERTY         SetPartitionProperty => (),                              0, CREATE, partition::set_property;
+    simple    GET_PARTITION_ID               () => PartitionId,                  0, Privileges::ACCESS_PARTITION_ID, partition::get_id;
+    rep       DEPOSIT_MEMORY                 DepositMemory, [u64] => (),                              0, POOL,   memory::deposit;
+    rep       WITHDRAW_MEMORY                WithdrawMemory, [()] => u64,                             0, POOL,   memory::withdraw;
+    simple    GET_MEMORY_BALANCE             GetMemoryBalance => MemoryBalance,                       0, POOL,   memory::balance;
+    rep       MAP_GPA_PAGES                  MapGpaPages, [u64] => (),                                0, CREATE, memory::map;
+    rep       UNMAP_GPA_PAGES                UnmapGpaPages, [()] => (),                               0, CREATE, memory::unmap;
+    simple    CREATE_VP                      CreateVp => (),                                          0, CREATE, processor::create;
+    continued DELETE_VP                      DeleteVp => (),                                          0, CREATE, processor::delete;
+    rep       GET_VP_REGISTERS               VpRegisters, [RegisterName] => RegisterValue,            0, CREATE, registers::get;
+    rep       SET_VP_REGISTERS               VpRegisters, [RegisterAssociation] => (),                0, CREATE, registers::set;
+    simple    TRANSLATE_VIRTUAL_ADDRESS      TranslateVirtualAddress => TranslatedVirtualAddress,      0, CREATE, memory::translate;
+    simple    MAP_STATS_PAGE                 VpStatsPage => MappedStatsPage,                          0, STATS,  system::map_stats_page;
+    simple    UNMAP_STATS_PAGE               VpStatsPage => (),                                       0, STATS,  system::unmap_stats_page;
+    simple    SET_SYSTEM_PROPERTY            SetSleepState => (),                                     0, MANAGE, system::set_property;
+    simple    GET_SYSTEM_PROPERTY            GetSystemProperty => u64,                                0, MANAGE, system::get_property;
+    simple    MAP_DEVICE_INTERRUPT           MapDeviceInterrupt => MappedDeviceInterrupt,             1, MANAGE, interrupt::map;
+    simple    UNMAP_DEVICE_INTERRUPT         UnmapDeviceInterrupt => (),                              0, MANAGE, interrupt::unmap;
+    simple    ENTER_SLEEP_STATE              EnterSleepState => (),                                   0, MANAGE, system::enter_sleep_state;
+    simple    ASSERT_VIRTUAL_INTERRUPT       AssertVirtualInterrupt => (),                            0, CREATE, interrupt::assert;
+    simple    START_VIRTUAL_PROCESSOR        StartVirtualProcessor => (),           0, Privileges::START_VIRTUAL_PROCESSOR, processor::start;
+    simple    MAP_VP_STATE_PAGE              MapVpStatePage => u64,                                   0, CREATE, processor::map_state_page;
+    simple    UNMAP_VP_STATE_PAGE            MapVpStatePage => (),                                    0, CREATE, processor::unmap_state_page;
+    simple    PARTITA_QUERY_SYSTEM           () => SystemInfo,                                        0, MANAGE, operator::query_system;
+    simple    PARTITA_READ_LOG               ReadLog => LogChunk,                                     0, MANAGE, operator::read_log;
+}
+
+fn parse<I: FromBytes>(bytes: &[u8]) -> Result<I, HvStatus> {
+    I::read_from_prefix(bytes)
+        .map(|(value, _)| value)
+        .map_err(|_| HvStatus::INVALID_HYPERCALL_INPUT)
 }
 
 /// Parses the input, calls the handler, places the output.
-fn invoke<I, O>(
+fn simple<I, O>(
     vp: &mut Vp,
     input: &[u8],
     output: &mut [u8],
@@ -88,11 +199,19 @@ where
     I: FromBytes,
     O: IntoBytes + Immutable,
 {
-    let (input, _variable_header) =
-        I::read_from_prefix(input).map_err(|_| HvStatus::INVALID_HYPERCALL_INPUT)?;
-    let result = handler(vp, &input)?;
+    let result = handler(vp, &parse(input)?)?;
     output.copy_from_slice(result.as_bytes());
     Ok(())
+}
+
+/// The same for a call whose variable header is a list of processor banks.
+fn banked<I: FromBytes>(
+    vp: &mut Vp,
+    input: &[u8],
+    handler: fn(&mut Vp, &I, &[u8]) -> Result<(), HvStatus>,
+) -> Result<(), HvStatus> {
+    let banks = input.get(size_of::<I>()..).unwrap_or_default();
+    handler(vp, &parse(input)?, banks)
 }
 
 /// What the caller's registers say.
@@ -130,6 +249,30 @@ impl Request {
             vp.registers.set_edx_eax(result.0);
         }
     }
+
+    /// Makes the caller go on with the same call at element `start`.
+    fn go_on(vp: &mut Vp, control: HypercallInput, start: u16) {
+        let control = control.with_rep_start(start).0;
+        if vp.hardware.is_64_bit() {
+            vp.registers.general[RCX] = control;
+        } else {
+            vp.registers.set_edx_eax(control);
+        }
+    }
+}
+
+/// How far a call has come.
+enum Outcome {
+    /// It has ended, after so many elements.
+    Ended(HvStatus, u16),
+    /// The caller makes it again, from this element on.
+    GoesOn(u16),
+}
+
+impl From<Result<(), HvStatus>> for Outcome {
+    fn from(result: Result<(), HvStatus>) -> Self {
+        Self::Ended(result.err().unwrap_or(HvStatus::SUCCESS), 0)
+    }
 }
 
 /// VMMCALL or VMCALL.
@@ -140,13 +283,22 @@ pub fn dispatch(vp: &mut Vp) -> Resume {
     }
     vp.shared.statistics.add(counter::HYPERCALLS, 1);
     let request = Request::of(vp);
-    let status = match find(request.control) {
-        Ok(call) => perform(vp, call, &request).err().unwrap_or(HvStatus::SUCCESS),
-        Err(status) => status,
+    let outcome = match find(request.control) {
+        Ok(call) => perform(vp, call, &request),
+        Err(status) => Outcome::Ended(status, 0),
     };
-    vp.advance(Kind::ThreeBytes);
-    Request::answer(vp, HypercallResult::new(status, 0));
-    Resume::Guest
+    match outcome {
+        Outcome::Ended(status, reps) => {
+            vp.advance(Kind::ThreeBytes);
+            Request::answer(vp, HypercallResult::new(status, reps));
+        }
+        Outcome::GoesOn(start) => Request::go_on(vp, request.control, start),
+    }
+    if vp.shared.is_called_off() {
+        Resume::Leave
+    } else {
+        Resume::Guest
+    }
 }
 
 #[inline]
@@ -154,82 +306,184 @@ fn find(control: HypercallInput) -> Result<&'static Call, HvStatus> {
     if !control.reserved_is_zero() || control.is_nested() {
         return Err(HvStatus::INVALID_HYPERCALL_INPUT);
     }
-    CALLS
-        .iter()
-        .find(|call| call.code == control.code())
-        .ok_or(HvStatus::INVALID_HYPERCALL_CODE)
+    let found = CALLS.binary_search_by_key(&control.code(), |call| call.code);
+    found
+        .map(|index| &CALLS[index])
+        .map_err(|_| HvStatus::INVALID_HYPERCALL_CODE)
 }
 
-fn perform(vp: &mut Vp, call: &Call, request: &Request) -> Result<(), HvStatus> {
+fn perform(vp: &mut Vp, call: &Call, request: &Request) -> Outcome {
     if !vp.partition.privileges.contains(call.privileges) {
-        return Err(HvStatus::ACCESS_DENIED);
+        return Outcome::Ended(HvStatus::ACCESS_DENIED, 0);
     }
     let control = request.control;
-    if control.rep_count() != 0
-        || control.rep_start() != 0
-        || control.variable_header_qwords() > call.variable_header
-    {
-        return Err(HvStatus::INVALID_HYPERCALL_INPUT);
-    }
-    let input_size = call.input + control.variable_header_qwords() as usize * 8;
-    let call_with = |vp: &mut Vp, input: &mut Page, output: &mut Page| {
-        let (input, output) = (&mut input[..input_size], &mut output[..call.output]);
-        match control.is_fast() {
-            true => fast(vp, call, request, input),
-            false => slow(vp, call, request, input, output),
-        }
+    let reps_fit = match call.form {
+        Form::Rep(..) => control.rep_start() < control.rep_count(),
+        _ => control.rep_count() == 0 && control.rep_start() == 0,
     };
-    Processor::current().with_parameter_pages(|input, output| call_with(vp, input, output))
-}
-
-/// A call whose parameters are in two registers: at most 16 bytes of input, no output.
-fn fast(vp: &mut Vp, call: &Call, request: &Request, input: &mut [u8]) -> Result<(), HvStatus> {
-    if input.len() > 16 || call.output != 0 {
-        return Err(HvStatus::INVALID_HYPERCALL_INPUT);
+    if !reps_fit || control.variable_header_qwords() > call.variable_header {
+        return Outcome::Ended(HvStatus::INVALID_HYPERCALL_INPUT, 0);
     }
-    let parameters = [request.first, request.second];
-    input.copy_from_slice(&parameters.as_bytes()[..input.len()]);
-    (call.handler)(vp, input, &mut [])
+    Processor::current().with_parameter_pages(|input, output| match call.form {
+        Form::Rep(element, handler) => match RepCall::new(vp, call, request, element) {
+            Ok(rep) => rep.perform(vp, handler, input, output),
+            Err(status) => Outcome::Ended(status, control.rep_start()),
+        },
+        Form::Simple(handler) => with_input(vp, call, request, input)
+            .and_then(|input| with_output(vp, call, request, output, |vp, output| handler(vp, input, output)))
+            .into(),
+        Form::Continued(handler) => {
+            match with_input(vp, call, request, input).and_then(|input| handler(vp, input)) {
+                Ok(Progress::Done) => Outcome::Ended(HvStatus::SUCCESS, 0),
+                Ok(Progress::Again) => Outcome::GoesOn(0),
+                Err(status) => Outcome::Ended(status, 0),
+            }
+        }
+    })
 }
 
-/// A call whose parameters are in memory, each block 8-byte aligned and inside one page.
-fn slow(
+/// Whether a parameter block may lie there: 8-byte aligned, inside one page. An empty one may lie anywhere.
+fn check_block(gpa: Gpa, size: usize) -> Result<(), HvStatus> {
+    let fits = size == 0 || (gpa.is_aligned(8) && size as u64 <= PAGE_SIZE && gpa.fits_page(size as u64));
+    if fits {
+        Ok(())
+    } else {
+        Err(HvStatus::INVALID_ALIGNMENT)
+    }
+}
+
+/// Copies the input of a call that is no rep call, from registers or from memory.
+fn with_input<'a>(vp: &Vp, call: &Call, request: &Request, page: &'a mut Page) -> Result<&'a [u8], HvStatus> {
+    let size = call.input + request.control.variable_header_qwords() as usize * 8;
+    let input = page.get_mut(..size).ok_or(HvStatus::INVALID_HYPERCALL_INPUT)?;
+    if request.control.is_fast() {
+        if size > 16 || call.output != 0 {
+            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
+        }
+        input.copy_from_slice(&[request.first, request.second].as_bytes()[..size]);
+    } else {
+        check_block(Gpa(request.first), size)?;
+        check_block(Gpa(request.second), call.output)?;
+        vp.partition
+            .read(Gpa(request.first), input)
+            .map_err(|_| HvStatus::INVALID_PARAMETER)?;
+    }
+    Ok(input)
+}
+
+/// Calls `handler` with the output block, and copies that out where it succeeds. That it can be copied is made sure of
+/// before.
+fn with_output(
     vp: &mut Vp,
     call: &Call,
     request: &Request,
-    input: &mut [u8],
-    output: &mut [u8],
+    page: &mut Page,
+    handler: impl FnOnce(&mut Vp, &mut [u8]) -> Result<(), HvStatus>,
 ) -> Result<(), HvStatus> {
-    let (input_gpa, output_gpa) = (Gpa(request.first), Gpa(request.second));
-    for (gpa, size) in [(input_gpa, input.len()), (output_gpa, output.len())] {
-        if size != 0 && !(gpa.is_aligned(8) && size as u64 <= PAGE_SIZE && gpa.fits_page(size as u64)) {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
+    let (partition, gpa) = (vp.partition, Gpa(request.second));
+    let output = &mut page[..call.output];
+    if output.is_empty() {
+        return handler(vp, output);
     }
-    let partition = vp.partition;
     partition
-        .read(input_gpa, input)
+        .writable(gpa, output.len())
         .map_err(|_| HvStatus::INVALID_PARAMETER)?;
-    if !output.is_empty() {
-        partition
-            .writable(output_gpa, output.len())
-            .map_err(|_| HvStatus::INVALID_PARAMETER)?;
-    }
-    (call.handler)(vp, input, output)?;
-    if !output.is_empty() {
-        partition
-            .write(output_gpa, output)
-            .map_err(|_| HvStatus::INVALID_PARAMETER)?;
-    }
-    Ok(())
+    handler(vp, output)?;
+    partition
+        .write(gpa, output)
+        .map_err(|_| HvStatus::INVALID_PARAMETER)
 }
 
-/// The partition that a call names: its own, for now by either name.
-fn own_partition(vp: &Vp, id: PartitionId) -> Result<(), HvStatus> {
-    if id == PartitionId::SELF || id == vp.partition.id {
-        Ok(())
-    } else {
+/// A rep call: a header, a list of elements in, a list of elements out.
+struct RepCall {
+    header: usize,
+    element: usize,
+    output: usize,
+    input_gpa: Gpa,
+    output_gpa: Gpa,
+    control: HypercallInput,
+}
+
+impl RepCall {
+    fn new(vp: &Vp, call: &Call, request: &Request, element: usize) -> Result<Self, HvStatus> {
+        let control = request.control;
+        if control.is_fast() {
+            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
+        }
+        let count = control.rep_count() as usize;
+        let header = call.input + control.variable_header_qwords() as usize * 8;
+        let (input_gpa, output_gpa) = (Gpa(request.first), Gpa(request.second));
+        check_block(input_gpa, header + count * element)?;
+        check_block(output_gpa, count * call.output)?;
+        if call.output != 0 {
+            vp.partition
+                .writable(output_gpa, count * call.output)
+                .map_err(|_| HvStatus::INVALID_PARAMETER)?;
+        }
+        Ok(Self {
+            header,
+            element,
+            output: call.output,
+            input_gpa,
+            output_gpa,
+            control,
+        })
+    }
+
+    /// Does as many elements as one turn allows.
+    fn perform(&self, vp: &mut Vp, handler: RepHandler, input: &mut Page, output: &mut Page) -> Outcome {
+        let (start, count) = (self.control.rep_start(), self.control.rep_count());
+        let end = count.min(start.saturating_add(BATCH));
+        let partition = vp.partition;
+        let elements = (end - start) as usize * self.element;
+        let (header, rest) = input.split_at_mut(self.header);
+        let list = Gpa(self.input_gpa.0 + (self.header + start as usize * self.element) as u64);
+        let copied = partition
+            .read(self.input_gpa, header)
+            .and_then(|()| partition.read(list, &mut rest[..elements]));
+        if copied.is_err() {
+            return Outcome::Ended(HvStatus::INVALID_PARAMETER, start);
+        }
+        for index in start..end {
+            let offset = (index - start) as usize * self.element;
+            let element = &rest[offset..offset + self.element];
+            let result = &mut output[..self.output];
+            let done = handler(vp, header, element, index, result).and_then(|()| {
+                let place = Gpa(self.output_gpa.0 + index as u64 * self.output as u64);
+                if result.is_empty() {
+                    return Ok(());
+                }
+                partition
+                    .write(place, result)
+                    .map_err(|_| HvStatus::INVALID_PARAMETER)
+            });
+            if let Err(status) = done {
+                return Outcome::Ended(status, index);
+            }
+        }
+        if end == count {
+            Outcome::Ended(HvStatus::SUCCESS, count)
+        } else {
+            Outcome::GoesOn(end)
+        }
+    }
+}
+
+/// The partition that a call names: the caller's own, or one of its children.
+fn named_partition(vp: &Vp, id: PartitionId) -> Result<&'static Partition, HvStatus> {
+    match id {
+        PartitionId::SELF => Ok(vp.partition),
+        id => Partition::get(id).ok_or(HvStatus::INVALID_PARTITION_ID),
+    }
+}
+
+/// A child that a call names.
+fn named_child(vp: &Vp, id: PartitionId) -> Result<&'static Partition, HvStatus> {
+    let partition = named_partition(vp, id)?;
+    if partition.is_root() {
         Err(HvStatus::INVALID_PARTITION_ID)
+    } else {
+        Ok(partition)
     }
 }
 
@@ -238,13 +492,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_call_stands_twice_and_every_block_fits_a_page() {
-        for (index, call) in CALLS.iter().enumerate() {
-            assert!(
-                CALLS[index + 1..].iter().all(|other| other.code != call.code),
-                "{:?}",
-                call.code
-            );
+    fn calls_stand_in_order_and_every_block_fits_a_page() {
+        assert!(CALLS.is_sorted_by(|first, second| first.code < second.code));
+        for call in CALLS {
             assert!(call.input + call.variable_header as usize * 8 <= PAGE_SIZE as usize);
             assert!(call.output <= PAGE_SIZE as usize);
             assert!(call.code.name().is_some());

@@ -1,14 +1,18 @@
 //! Calls about processors.
 
-use super::own_partition;
+use super::{named_child, named_partition};
+use crate::memory::address::Frame;
+use crate::partition::lifecycle::{self, Progress};
 use crate::partition::vp::Vp;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use crate::processor::local::Processor;
 use core::sync::atomic::Ordering;
 use hypercall_api::processor::{
-    GetLogicalProcessorRunTime, InitialVpContext, LogicalProcessorRunTime, StartVirtualProcessor,
+    CreateVp, DeleteVp, GetLogicalProcessorRunTime, InitialVpContext, LogicalProcessorRunTime,
+    StartVirtualProcessor,
 };
+use hypercall_api::state::{MapVpStatePage, VpStatePage};
 use hypercall_api::status::HvStatus;
 
 /// `HvCallGetLogicalProcessorRunTime`.
@@ -27,13 +31,50 @@ pub(super) fn run_time(
     })
 }
 
+/// `HvCallNotifyLongSpinWait`: the caller waits for somebody who may need its processor.
+pub(super) fn long_spin_wait(vp: &mut Vp, _: &u64) -> Result<(), HvStatus> {
+    // Its turn ends: the processor looks for another VP to run.
+    vp.shared.poke();
+    Ok(())
+}
+
+/// `HvCallCreateVp`.
+pub(super) fn create(vp: &mut Vp, input: &CreateVp) -> Result<(), HvStatus> {
+    lifecycle::create_vp(named_child(vp, input.partition)?, input.vp)
+}
+
+/// `HvCallDeleteVp`.
+pub(super) fn delete(vp: &mut Vp, input: &DeleteVp) -> Result<Progress, HvStatus> {
+    let child = named_child(vp, input.partition)?;
+    lifecycle::delete_vp(child, child.vp(input.vp).ok_or(HvStatus::INVALID_VP_INDEX)?)
+}
+
+/// `HvCallMapVpStatePage`: where the parent reads the VP's intercept messages. The page is readable from the VP's creation.
+pub(super) fn map_state_page(vp: &mut Vp, input: &MapVpStatePage) -> Result<u64, HvStatus> {
+    if input.page != VpStatePage::INTERCEPT_MESSAGE {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    let slot = named_child(vp, input.partition)?
+        .vp(input.vp)
+        .ok_or(HvStatus::INVALID_VP_INDEX)?;
+    slot.shared
+        .intercept_page
+        .map(Frame::number)
+        .ok_or(HvStatus::INVALID_VP_STATE)
+}
+
+/// `HvCallUnmapVpStatePage`: the page stays readable until the VP is deleted, so there is nothing to undo.
+pub(super) fn unmap_state_page(vp: &mut Vp, input: &MapVpStatePage) -> Result<(), HvStatus> {
+    map_state_page(vp, input).map(|_| ())
+}
+
 /// `HvCallStartVirtualProcessor`.
 pub(super) fn start(vp: &mut Vp, input: &StartVirtualProcessor) -> Result<(), HvStatus> {
-    own_partition(vp, input.partition)?;
+    let partition = named_partition(vp, input.partition)?;
     if input.target_vtl != 0 || input.reserved != [0; 3] {
         return Err(HvStatus::INVALID_PARAMETER);
     }
-    let target = vp.partition.vp(input.vp).ok_or(HvStatus::INVALID_VP_INDEX)?;
+    let target = partition.vp(input.vp).ok_or(HvStatus::INVALID_VP_INDEX)?;
     if !is_valid(&input.context) {
         return Err(HvStatus::INVALID_REGISTER_VALUE);
     }

@@ -1,6 +1,6 @@
 //! Calls about the machine as a whole.
 
-use super::own_partition;
+use super::named_partition;
 use crate::partition::vp::Vp;
 use crate::power;
 use hypercall_api::id::VpIndex;
@@ -11,18 +11,18 @@ use hypercall_api::system::{
 };
 
 /// `HvCallMapStatsPage`: the root's view of a VP's counters. The page is the hypervisor's and is readable by the root at
-/// its own address from the start.
+/// its own address from the VP's creation.
 pub(super) fn map_stats_page(vp: &mut Vp, input: &VpStatsPage) -> Result<MappedStatsPage, HvStatus> {
     if input.object != StatsObject::VP || input.reserved != 0 || input.flags != 0 {
         return Err(HvStatus::INVALID_PARAMETER);
     }
-    own_partition(vp, input.partition)?;
+    let partition = named_partition(vp, input.partition)?;
     let index = if input.vp == VpIndex::SELF {
         vp.shared.index
     } else {
         input.vp
     };
-    let target = vp.partition.vp(index).ok_or(HvStatus::INVALID_VP_INDEX)?;
+    let target = partition.vp(index).ok_or(HvStatus::INVALID_VP_INDEX)?;
     Ok(MappedStatsPage {
         page: target.shared.statistics.page().number(),
     })

@@ -11,6 +11,9 @@
 //! | [`map`] | the firmware's memory map, repaired, and what is carved out of it |
 //! | [`nested`] | a partition's guest physical address space, for AMD and for Intel |
 //! | [`physical`] | reading what firmware and boot loaders left in memory |
+//! | [`ownership`] | which frames are deposited, and which children map |
+//! | [`physical`] | reading what firmware left |
+//! | [`pool`] | frames that were deposited for a partition |
 //! | [`tables`] | what both kinds of page tables have in common |
 
 pub mod address;
@@ -18,6 +21,8 @@ pub mod frames;
 pub mod host_paging;
 pub mod map;
 pub mod nested;
+pub mod ownership;
 pub mod physical;
+pub mod pool;
 mod table;
 pub mod tables;

@@ -240,6 +240,11 @@ impl<F: Format<Access = Access>> NestedTables<F> {
         self.tables.translate(gpa.0)
     }
 
+    /// The first GPA from `gpa` on that is mapped.
+    pub fn next_mapped(&self, gpa: Gpa) -> Option<Gpa> {
+        self.tables.next_mapped(gpa.0).map(Gpa)
+    }
+
     /// Gives every table back to `source`, from which all of them came. No processor may use the tables any more.
     pub fn destroy(self, source: &mut dyn FrameSource) {
         self.tables.destroy(source);

@@ -101,6 +101,18 @@ impl Table {
         None
     }
 
+    /// Like [`find_page`](Self::find_page), but tells the level of the empty entry where nothing is mapped.
+    pub(super) fn find_entry(self, address: u64) -> Result<(u64, u8), u8> {
+        let mut table = self;
+        loop {
+            match table.get(index(address, table.level)) {
+                Entry::Empty => return Err(table.level),
+                Entry::Page(page) => return Ok((page, table.level)),
+                Entry::Table(child) => table = child,
+            }
+        }
+    }
+
     /// Makes the entry a page; `bits` are the format's access bits.
     pub(super) fn set_page(&self, index: usize, target: Spa, bits: u64) {
         debug_assert!(self.level < 3 && bits & (ADDRESS | LARGE | IN_USE) == 0);

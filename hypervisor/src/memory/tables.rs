@@ -198,6 +198,17 @@ impl<F: Format> Tables<F> {
         })
     }
 
+    /// The first address from `address` on that is mapped.
+    pub fn next_mapped(&self, mut address: u64) -> Option<u64> {
+        while address < TRANSLATED {
+            match self.root.find_entry(address) {
+                Ok(_) => return Some(address),
+                Err(level) => address = (address / covered(level) + 1) * covered(level),
+            }
+        }
+        None
+    }
+
     /// Frees every table. The caller has made sure that no processor uses them.
     pub fn destroy(self, source: &mut dyn FrameSource) {
         free_below(self.root, source);

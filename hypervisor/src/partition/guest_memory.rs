@@ -26,16 +26,22 @@ pub struct Unreachable(pub Gpa);
 /// Rust access, so a guest that writes meanwhile tears its own data and breaks no rule of the language.
 fn copy_from(spa: Spa, bytes: &mut [u8]) {
     // SAFETY: the nested tables map only RAM of the partition as RAM, and all RAM is mapped in the hypervisor's own tables.
-    unsafe {
-        asm!("rep movsb", inout("rsi") spa.0 => _, inout("rdi") bytes.as_mut_ptr() => _, inout("rcx") bytes.len() => _,
-            options(nostack, preserves_flags));
-    }
+    unsafe { copy(spa.0, bytes.as_mut_ptr() as u64, bytes.len()) }
 }
 
 fn copy_to(spa: Spa, bytes: &[u8]) {
     // SAFETY: as in `copy_from`.
+    unsafe { copy(bytes.as_ptr() as u64, spa.0, bytes.len()) }
+}
+
+/// # Safety
+/// Both ranges must be mapped, and the target be nobody's that minds.
+unsafe fn copy(from: u64, to: u64, length: usize) {
+    // SAFETY: the caller vouches for the ranges.
     unsafe {
-        asm!("rep movsb", inout("rsi") bytes.as_ptr() => _, inout("rdi") spa.0 => _, inout("rcx") bytes.len() => _,
+        asm!("rep movsq", "mov rcx, {rest}", "rep movsb",
+            rest = in(reg) length % 8,
+            inout("rsi") from => _, inout("rdi") to => _, inout("rcx") length / 8 => _,
             options(nostack, preserves_flags));
     }
 }

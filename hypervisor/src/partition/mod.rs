@@ -5,36 +5,64 @@
 //! | [`guest_memory`] | reading and writing a partition's memory, by GPA and by GVA |
 //! | [`hypercall_page`] | the page that hypercalls go through |
 //! | [`instruction`] | lengths of the instructions that exit, where the hardware does not tell them |
+//! | [`intercept_message`] | intercepts on their way to the parent |
+//! | [`lifecycle`] | creating and deleting partitions and VPs |
+//! | [`memory`] | deposits, and what children have mapped |
+//! | [`registers`] | registers of a VP by name |
+//! | [`shared`] | what everybody may touch of a VP |
 //! | [`synic`] | synthetic interrupt controller and synthetic timers |
+//! | [`table`] | partitions by their ids |
 //! | [`virtual_apic`] | the virtual local APIC |
-//! | [`vp`] | virtual processors |
+//! | [`vp`] | what its LP owns of a VP |
 //! | this one | [`Partition`] |
 
 pub mod guest_memory;
 pub mod hypercall_page;
 pub mod instruction;
+pub mod intercept_message;
+pub mod lifecycle;
+pub mod memory;
+pub mod registers;
+pub mod shared;
 pub mod synic;
+pub mod table;
 pub mod virtual_apic;
 pub mod vp;
 
 use crate::memory::address::{Frame, Spa};
 use crate::memory::nested::{Mapping, NestedTables, Npt};
+use crate::memory::pool::Pool;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use crate::virtualization::svm::permissions::Permissions;
-use core::sync::atomic::{AtomicU64, Ordering};
-use hypercall_api::address::{Gpa, Gpfn};
-use hypercall_api::id::{PartitionId, VpIndex};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use hypercall_api::address::{Gpa, Gpfn, PAGE_SIZE};
+use hypercall_api::id::PartitionId;
 use hypercall_api::privilege::Privileges;
 use hypercall_api::reference::ReferenceTsc;
+use shared::VpSlot;
 use spin::{Mutex, Once};
-use vp::VpSlot;
 
-/// Most VPs of a partition.
-pub const MAX_VPS: usize = 256;
+/// Most VPs of a partition: as many as a page has room for.
+pub const MAX_VPS: usize = PAGE_SIZE as usize / size_of::<AtomicPtr<VpSlot>>();
+
+/// The VPs of a partition, by index.
+pub type VpTable = [AtomicPtr<VpSlot>; MAX_VPS];
 
 /// The partition that owns the machine; set once at boot.
 static ROOT: Once<&'static Partition> = Once::new();
+
+/// How far a partition has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PartitionState {
+    /// Created: it has no address space yet.
+    Created = 0,
+    /// Initialised: it has memory and VPs.
+    Active = 1,
+    /// Finalised: it has none any more, and waits to be deleted.
+    Finalized = 2,
+}
 
 /// A partition.
 pub struct Partition {
@@ -42,14 +70,19 @@ pub struct Partition {
     pub id: PartitionId,
     /// What it may use.
     pub privileges: Privileges,
-    /// Its guest physical address space. Whoever changes it calls [`memory_changed`](Self::memory_changed).
-    pub memory: Mutex<NestedTables<Npt>>,
+    state: AtomicU8,
+    /// Its guest physical address space, while it is active. Whoever takes something away from it calls
+    /// [`memory_changed`](Self::memory_changed).
+    pub memory: Mutex<Option<NestedTables<Npt>>>,
     /// Counts the changes of `memory`.
     generation: AtomicU64,
+    /// Its memory pool.
+    pub pool: Mutex<Pool>,
+    /// Frames deposited and not withdrawn, those in use included.
+    pub deposited: AtomicU64,
     /// Which ports and MSRs pass through.
-    pub permissions: Permissions,
-    /// Its VPs.
-    vps: [Once<&'static VpSlot>; MAX_VPS],
+    pub permissions: &'static Permissions,
+    vps: &'static VpTable,
     /// HV_X64_MSR_GUEST_OS_ID.
     pub guest_os_id: AtomicU64,
     /// HV_X64_MSR_HYPERCALL.
@@ -60,29 +93,56 @@ pub struct Partition {
     overlay: Option<Gpfn>,
     /// TSC when the partition was created; its reference time counts from there.
     created: u64,
+    /// Scheduler weight.
+    pub weight: AtomicU64,
+    /// Most of a processor that each VP gets, in per mille; 0 for no cap.
+    pub cap: AtomicU64,
+    /// Least of a processor that each VP gets, in per mille.
+    pub reserve: AtomicU64,
+}
+
+/// What a partition is made of.
+pub struct Parts {
+    /// Its id.
+    pub id: PartitionId,
+    /// What it may use.
+    pub privileges: Privileges,
+    /// Which ports and MSRs pass through.
+    pub permissions: &'static Permissions,
+    /// Room for its VPs, all null.
+    pub vps: &'static VpTable,
+    /// The hypercall page that the hypervisor provides.
+    pub overlay: Option<Gpfn>,
 }
 
 impl Partition {
-    /// A partition without VPs.
-    pub fn new(
-        id: PartitionId,
-        privileges: Privileges,
-        memory: NestedTables<Npt>,
-        permissions: Permissions,
-        overlay: Option<Gpfn>,
-    ) -> Self {
+    /// A partition without memory or VPs.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            id,
+            privileges,
+            permissions,
+            vps,
+            overlay,
+        } = parts;
         Self {
             id,
             privileges,
-            memory: Mutex::new(memory),
+            state: AtomicU8::new(PartitionState::Created as u8),
+            memory: Mutex::new(None),
             generation: AtomicU64::new(1),
+            pool: Mutex::new(Pool::new()),
+            deposited: AtomicU64::new(0),
             permissions,
-            vps: [const { Once::new() }; MAX_VPS],
+            vps,
             guest_os_id: AtomicU64::new(0),
             hypercall_msr: AtomicU64::new(overlay.map_or(0, |page| page.0 << 12)),
-            overlay,
             reference_tsc_msr: AtomicU64::new(0),
+            overlay,
             created: tsc(),
+            weight: AtomicU64::new(crate::scheduler::DEFAULT_WEIGHT),
+            cap: AtomicU64::new(0),
+            reserve: AtomicU64::new(0),
         }
     }
 
@@ -96,36 +156,61 @@ impl Partition {
         ROOT.get().copied()
     }
 
-    /// Gives the partition a VP. Its index must be free.
-    pub fn add_vp(&self, vp: &'static VpSlot) {
-        self.vps[vp.shared.index.0 as usize].call_once(|| vp);
+    /// Whether this is the root partition.
+    pub fn is_root(&self) -> bool {
+        self.id == table::ROOT_ID
     }
 
-    /// A VP by its index.
-    pub fn vp(&self, index: VpIndex) -> Option<&'static VpSlot> {
-        self.vps.get(index.0 as usize)?.get().copied()
+    /// Where its VPs are listed.
+    pub fn vp_table(&self) -> &'static VpTable {
+        self.vps
     }
 
-    /// Every VP.
-    pub fn vps(&self) -> impl Iterator<Item = &'static VpSlot> {
-        self.vps.iter().filter_map(|vp| vp.get().copied())
+    /// How far it has come.
+    pub fn state(&self) -> PartitionState {
+        match self.state.load(Ordering::Acquire) {
+            0 => PartitionState::Created,
+            1 => PartitionState::Active,
+            _ => PartitionState::Finalized,
+        }
+    }
+
+    /// It has come further.
+    fn set_state(&self, state: PartitionState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Gives it its address space: it is active.
+    pub fn activate(&self, memory: NestedTables<Npt>) {
+        *self.memory.lock() = Some(memory);
+        self.set_state(PartitionState::Active);
+    }
+
+    /// Whether its VPs begin in x2APIC mode, as the root's do; a child's begin as a processor does.
+    pub fn starts_in_x2apic_mode(&self) -> bool {
+        self.is_root()
+    }
+
+    /// Whether ports and memory that nobody has given it are its parent's to answer.
+    pub fn has_parent(&self) -> bool {
+        !self.is_root()
     }
 
     /// Where a guest physical address is mapped.
     #[inline]
     pub fn translate(&self, gpa: Gpa) -> Option<Mapping> {
-        self.memory.lock().translate(gpa)
+        self.memory.lock().as_ref()?.translate(gpa)
     }
 
     /// Changes with every change of the address space.
     #[inline]
     pub fn memory_generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// The address space has changed: what VPs remember of it is void.
     pub fn memory_changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Reference time now, in 100 ns.
@@ -169,6 +254,7 @@ impl Partition {
     }
 
     /// Whether the hypercall page is in use.
+    #[inline]
     pub fn hypercalls_enabled(&self) -> bool {
         self.hypercall_msr.load(Ordering::Relaxed) & 1 != 0
     }

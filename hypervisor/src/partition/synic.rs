@@ -4,10 +4,13 @@ use super::guest_memory::{frame_word, write_frame};
 use super::vp::Vp;
 use core::sync::atomic::Ordering;
 use hypercall_api::address::Gpfn;
+use hypercall_api::intercept::OpaqueIntercept;
 use hypercall_api::message::{MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
 use hypercall_api::msr::{PageMsr, Sint, StimerConfig};
 use zerocopy::{FromZeros, IntoBytes};
 
+/// SINT by which a parent hears of intercepts.
+const INTERCEPT_SINT: usize = 0;
 /// Synthetic timers of a VP.
 pub const TIMERS: usize = 4;
 
@@ -218,6 +221,7 @@ impl Synic {
             vp,
             config.sint() as usize,
             MessageType::TIMER_EXPIRED,
+            0,
             payload.as_bytes(),
         ) {
             vp.synic.timers[index].undelivered = Some(expired);
@@ -226,7 +230,7 @@ impl Synic {
 
     /// Puts a message into a SINT's slot and raises its interrupt. Returns whether it was delivered: where the slot is
     /// taken, the guest is told that one waits, and will write EOM.
-    fn deliver(vp: &mut Vp, sint: usize, message_type: MessageType, payload: &[u8]) -> bool {
+    fn deliver(vp: &mut Vp, sint: usize, message_type: MessageType, origin: u64, payload: &[u8]) -> bool {
         let page = PageMsr(vp.synic.message_page);
         if vp.synic.control & 1 == 0 || !page.is_enabled() {
             return false;
@@ -245,6 +249,7 @@ impl Synic {
         }
         let mut message = Message::new_zeroed();
         message.payload_size = payload.len() as u8;
+        message.origin = origin;
         message.payload[..payload.len()].copy_from_slice(payload);
         write_frame(frame, slot + 4, &message.as_bytes()[4..16 + payload.len()]);
         slot_type.store(message_type.0, Ordering::Release);
@@ -255,8 +260,32 @@ impl Synic {
         true
     }
 
+    /// Delivers the intercepts of children that wait for this VP's message slot.
+    pub fn deliver_waiting(vp: &mut Vp) {
+        loop {
+            // The VP's own LP is the only one that takes from the queue, but for deletions, which remove.
+            let mut queue = vp.shared.intercepts.lock();
+            let Some(slot) = queue.first() else { return };
+            let payload = OpaqueIntercept {
+                vp: slot.shared.index,
+            };
+            let origin = slot.shared.partition.id.0;
+            if !Self::deliver(
+                vp,
+                INTERCEPT_SINT,
+                MessageType::OPAQUE_INTERCEPT,
+                origin,
+                payload.as_bytes(),
+            ) {
+                return;
+            }
+            queue.pop();
+        }
+    }
+
     /// The guest has freed a slot and says so.
     pub fn end_of_message(vp: &mut Vp) {
+        Self::deliver_waiting(vp);
         let now = vp.partition.reference_time();
         for index in 0..TIMERS {
             if let Some(expired) = vp.synic.timers[index].undelivered.take() {

@@ -17,8 +17,10 @@ const VERSION: u32 = 0x0005_0014;
 const LVT_COUNT: usize = 6;
 /// IA32_APIC_BASE: the first processor.
 const BASE_BSP: u64 = 1 << 8;
-/// IA32_APIC_BASE: enabled, in x2APIC mode, at the usual address.
-const BASE_X2APIC: u64 = 0xfee0_0c00;
+/// IA32_APIC_BASE: enabled, at the usual address.
+const BASE_ENABLED: u64 = 0xfee0_0800;
+/// IA32_APIC_BASE: in x2APIC mode.
+const BASE_X2APIC: u64 = 1 << 10;
 
 /// Registers, as offsets from MSR 0x800.
 mod register {
@@ -137,11 +139,12 @@ pub struct VirtualApic {
 }
 
 impl VirtualApic {
-    /// An APIC after INIT, in x2APIC mode.
-    pub fn new(id: u32, is_first: bool) -> Self {
+    /// An APIC after INIT, in x2APIC mode or in xAPIC mode.
+    pub fn new(id: u32, is_first: bool, x2apic: bool) -> Self {
+        let mode = if x2apic { BASE_X2APIC } else { 0 };
         Self {
             id,
-            base: BASE_X2APIC | if is_first { BASE_BSP } else { 0 },
+            base: BASE_ENABLED | mode | if is_first { BASE_BSP } else { 0 },
             svr: 0xff,
             esr: 0,
             icr: 0,
@@ -161,6 +164,20 @@ impl VirtualApic {
     /// IA32_APIC_BASE.
     pub fn base(&self) -> u64 {
         self.base
+    }
+
+    /// Sets IA32_APIC_BASE: x2APIC mode can be entered and not left, and the page does not move.
+    pub fn set_base(&mut self, value: u64) -> Result<(), Refused> {
+        if value == self.base || value == self.base | BASE_X2APIC {
+            self.base = value;
+            return Ok(());
+        }
+        Err(Refused)
+    }
+
+    /// Whether it is in x2APIC mode.
+    pub fn is_x2apic(&self) -> bool {
+        self.base & BASE_X2APIC != 0
     }
 
     /// Requests an interrupt.
@@ -339,7 +356,7 @@ fn send_ipi(vp: &mut Vp, command: u64) -> Result<(), Refused> {
 }
 
 /// Whether x2APIC logical destination `target` includes the APIC `id`.
-fn logical_match(target: u32, id: u32) -> bool {
+pub fn logical_match(target: u32, id: u32) -> bool {
     target >> 16 == id >> 4 && target & 1 << (id & 0xf) != 0
 }
 
@@ -401,7 +418,7 @@ fn initialized() -> InitialVpContext {
 
 impl Partition {
     /// The VP with an APIC id.
-    pub fn vp_by_apic_id(&self, id: u32) -> Option<&'static super::vp::VpSlot> {
+    pub fn vp_by_apic_id(&self, id: u32) -> Option<&'static super::shared::VpSlot> {
         self.vps().find(|slot| slot.shared.apic_id == id)
     }
 }
@@ -411,7 +428,7 @@ mod tests {
     use super::*;
 
     fn enabled() -> VirtualApic {
-        let mut apic = VirtualApic::new(0, true);
+        let mut apic = VirtualApic::new(0, true, true);
         apic.write_local(register::SVR, 0x1ff).unwrap();
         apic
     }
@@ -441,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_disabled_apic_delivers_nothing() {
-        let mut apic = VirtualApic::new(0, true);
+        let mut apic = VirtualApic::new(0, true, true);
         apic.request(0x41);
         assert_eq!(apic.candidate(), None);
     }

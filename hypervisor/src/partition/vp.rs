@@ -1,229 +1,37 @@
-//! Virtual processors: what the LP that runs one owns ([`Vp`]), and what everybody may touch ([`VpShared`]).
+//! What the LP that runs a virtual processor owns of it: its registers, its APIC, its SynIC.
 
 use super::Partition;
-use super::guest_memory::{self, CodeCache};
+use super::guest_memory::CodeCache;
 use super::instruction;
+use super::shared::{VpShared, VpSlot, VpState};
 use super::synic::Synic;
 use super::virtual_apic::VirtualApic;
 use crate::device_interrupt;
-use crate::memory::address::Frame;
 use crate::platform::clock;
-use crate::platform::registers::{self, tsc};
-use crate::processor::interrupts;
+use crate::platform::registers::tsc;
+use crate::processor::extended_state::ExtendedState;
 use crate::processor::local::Processor;
 use crate::virtualization::svm::Svm;
-use crate::virtualization::{Event, Exception, Exit, GuestRegisters, Paging, VirtualProcessor};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::virtualization::{AddressSpace, Event, Exception, GuestRegisters, Paging, VirtualProcessor};
+use core::sync::atomic::Ordering;
 use hypercall_api::address::Gva;
-use hypercall_api::counter::{COUNTERS, EXIT_BASE, TOTAL_RUN_TIME};
-use hypercall_api::id::{LpIndex, VpIndex};
+use hypercall_api::counter::TOTAL_RUN_TIME;
 use hypercall_api::processor::InitialVpContext;
-use spin::Mutex;
-
-/// A VP: its shared part, and its owned part for whoever locks it. The LP that runs it holds the lock.
-pub struct VpSlot {
-    /// What everybody may touch.
-    pub shared: &'static VpShared,
-    /// What only its LP touches.
-    pub owned: Mutex<Vp>,
-}
-
-/// What a VP waits for, as others see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum VpState {
-    /// Never started, or reset by INIT.
-    WaitForStart = 0,
-    /// Runs, or would if a processor were free.
-    Runnable = 1,
-    /// Halted until an interrupt.
-    Halted = 2,
-    /// Stopped for good.
-    Stopped = 3,
-}
-
-/// What everybody may touch.
-pub struct VpShared {
-    /// Index in its partition.
-    pub index: VpIndex,
-    /// Its virtual APIC id.
-    pub apic_id: u32,
-    /// The LP that runs it.
-    pub lp: LpIndex,
-    /// Interrupts requested and not yet delivered, a bit a vector.
-    requests: [AtomicU32; 8],
-    /// Whether any bit of `requests` may be set that the owner has not looked at.
-    requested: AtomicBool,
-    /// An NMI is pending.
-    pub nmi: AtomicBool,
-    /// The state in which it is to start.
-    start: Mutex<Option<InitialVpContext>>,
-    /// It is to go back to its state after INIT.
-    pub reset: AtomicBool,
-    state: AtomicU8,
-    /// Its statistics page.
-    pub statistics: Statistics,
-}
-
-impl VpShared {
-    /// A VP that waits to be started.
-    pub fn new(index: VpIndex, lp: LpIndex, apic_id: u32, statistics: Statistics) -> Self {
-        Self {
-            index,
-            apic_id,
-            lp,
-            requests: [const { AtomicU32::new(0) }; 8],
-            requested: AtomicBool::new(false),
-            nmi: AtomicBool::new(false),
-            start: Mutex::new(None),
-            reset: AtomicBool::new(false),
-            state: AtomicU8::new(VpState::WaitForStart as u8),
-            statistics,
-        }
-    }
-
-    /// Its state.
-    pub fn state(&self) -> VpState {
-        match self.state.load(Ordering::Acquire) {
-            1 => VpState::Runnable,
-            2 => VpState::Halted,
-            3 => VpState::Stopped,
-            _ => VpState::WaitForStart,
-        }
-    }
-
-    /// Changes its state and makes its LP see that.
-    pub fn set_state(&self, state: VpState) {
-        self.state.store(state as u8, Ordering::Release);
-        self.poke();
-    }
-
-    /// Halts it, as its own LP does: nobody needs to be told.
-    pub fn halt(&self) {
-        // Only from running: somebody may have stopped it meanwhile.
-        let _ = self.state.compare_exchange(
-            VpState::Runnable as u8,
-            VpState::Halted as u8,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-    }
-
-    /// Ends a halt.
-    pub fn wake(&self) {
-        let _ = self.state.compare_exchange(
-            VpState::Halted as u8,
-            VpState::Runnable as u8,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-    }
-
-    /// Requests an interrupt.
-    pub fn request_interrupt(&self, vector: u8) {
-        self.requests[vector as usize / 32].fetch_or(1 << (vector % 32), Ordering::AcqRel);
-        self.requested.store(true, Ordering::Release);
-        self.poke();
-    }
-
-    /// Requests an NMI.
-    pub fn request_nmi(&self) {
-        self.nmi.store(true, Ordering::Release);
-        self.poke();
-    }
-
-    /// Makes its LP look at it again.
-    pub fn poke(&self) {
-        if let Some(processor) = Processor::get(self.lp) {
-            interrupts::poke(processor);
-        }
-    }
-
-    /// Whether somebody has requested an interrupt since the last [`take_requests`](Self::take_requests).
-    #[inline]
-    pub fn has_requests(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
-    }
-
-    /// Moves the requests into the VP's own APIC.
-    pub fn take_requests(&self, apic: &mut VirtualApic) {
-        if self.requested.swap(false, Ordering::AcqRel) {
-            let taken = core::array::from_fn(|word| self.requests[word].swap(0, Ordering::AcqRel));
-            apic.request_all(&taken);
-        }
-    }
-
-    /// Lets a VP that waits to be started run from `context`. Returns whether it was waiting.
-    pub fn start(&self, context: InitialVpContext) -> bool {
-        let mut start = self.start.lock();
-        if self.state() != VpState::WaitForStart || start.is_some() {
-            return false;
-        }
-        *start = Some(context);
-        drop(start);
-        self.poke();
-        true
-    }
-
-    /// The state in which the VP is to start, if somebody has asked for that.
-    pub fn take_start(&self) -> Option<InitialVpContext> {
-        self.start.lock().take()
-    }
-}
-
-/// A VP's statistics page: counters that the VP's LP writes and the parent reads.
-#[derive(Clone, Copy)]
-pub struct Statistics {
-    page: Frame,
-    counters: &'static [AtomicU64; COUNTERS],
-}
-
-impl Statistics {
-    /// Counters in `page`, which must be zeroed and stay the hypervisor's.
-    pub fn new(page: Frame) -> Self {
-        Self {
-            page,
-            counters: guest_memory::counters(page),
-        }
-    }
-
-    /// The page.
-    pub fn page(&self) -> Frame {
-        self.page
-    }
-
-    /// Adds to a counter. Only the VP's own LP does, so this need not be one atomic operation.
-    #[inline]
-    pub fn add(&self, counter: usize, amount: u64) {
-        let counter = &self.counters[counter];
-        counter.store(
-            counter.load(Ordering::Relaxed).wrapping_add(amount),
-            Ordering::Relaxed,
-        );
-    }
-
-    /// Counts an exit by its reason.
-    #[inline]
-    pub fn add_exit(&self, exit: Exit) {
-        self.add(EXIT_BASE + exit.counter(), 1);
-    }
-
-    /// A counter's value.
-    pub fn get(&self, counter: usize) -> u64 {
-        self.counters[counter].load(Ordering::Relaxed)
-    }
-}
 
 /// What only the LP that runs the VP touches.
 pub struct Vp {
     /// Its partition.
     pub partition: &'static Partition,
+    /// Where it lies, with its shared part.
+    pub slot: &'static VpSlot,
     /// Its shared part.
     pub shared: &'static VpShared,
     /// The registers that the hypervisor's own code would overwrite.
     pub registers: GuestRegisters,
     /// Everything else of its processor.
     pub hardware: Svm,
+    /// What the processor keeps between its exits.
+    pub extended: ExtendedState,
     /// Its virtual local APIC.
     pub apic: VirtualApic,
     /// Its synthetic interrupt controller and timers.
@@ -240,6 +48,10 @@ pub struct Vp {
     pub pending_exception: Option<Exception>,
     /// TSC up to which its run time has been counted.
     accounted: u64,
+    /// Its address space id.
+    address_space: AddressSpace,
+    /// The generation of its partition's memory that its translations are of.
+    generation: u64,
 }
 
 /// How a VP's run loop goes on after an exit.
@@ -255,13 +67,25 @@ pub enum Resume {
 
 impl Vp {
     /// A VP in its state after INIT.
-    pub fn new(partition: &'static Partition, shared: &'static VpShared, hardware: Svm) -> Self {
+    pub fn new(
+        partition: &'static Partition,
+        slot: &'static VpSlot,
+        hardware: Svm,
+        extended: ExtendedState,
+    ) -> Self {
+        let shared = &slot.shared;
         Self {
             partition,
+            slot,
             shared,
             registers: GuestRegisters::default(),
             hardware,
-            apic: VirtualApic::new(shared.apic_id, shared.index.0 == 0),
+            extended,
+            apic: VirtualApic::new(
+                shared.apic_id,
+                shared.index.0 == 0,
+                partition.starts_in_x2apic_mode(),
+            ),
             synic: Synic::new(),
             code: CodeCache::default(),
             assist_page: 0,
@@ -269,39 +93,58 @@ impl Vp {
             window: None,
             pending_exception: None,
             accounted: 0,
+            address_space: AddressSpace::default(),
+            generation: 0,
         }
     }
 
-    /// Does what others have asked of the VP while it did not run: reset, start.
-    pub fn obey(&mut self) {
+    /// Does what others have asked of the VP while it did not run: reset, start, interrupts that end a halt.
+    pub fn attend(&mut self) {
         if self.shared.reset.swap(false, Ordering::AcqRel) {
+            self.reset();
             self.shared.set_state(VpState::WaitForStart);
         }
-        if self.shared.state() == VpState::WaitForStart
-            && let Some(context) = self.shared.take_start()
-        {
-            self.start(&context);
+        match self.shared.state() {
+            VpState::WaitForStart => {
+                if let Some(context) = self.shared.take_start() {
+                    self.start(&context);
+                }
+            }
+            VpState::Halted if self.has_work() => self.shared.wake(),
+            VpState::Halted | VpState::Runnable => {}
         }
+        self.shared.deadline.store(self.deadline, Ordering::Relaxed);
     }
 
     /// Puts the VP into its state after INIT, but for the registers that `context` gives, and lets it run.
     pub fn start(&mut self, context: &InitialVpContext) {
         self.hardware.set_context(context, &mut self.registers);
-        self.apic = VirtualApic::new(self.shared.apic_id, self.shared.index.0 == 0);
-        self.synic = self.synic.reset();
-        self.pending_exception = None;
-        self.update_deadline();
         self.shared.set_state(VpState::Runnable);
     }
 
-    /// Whether the VP is to stop running: its state has changed, or a reset is wanted.
-    pub fn is_called_off(&self) -> bool {
-        self.shared.state() != VpState::Runnable || self.shared.reset.load(Ordering::Acquire)
+    /// What INIT does to a VP beyond its registers.
+    fn reset(&mut self) {
+        let mode = self.apic.is_x2apic();
+        self.apic = VirtualApic::new(self.shared.apic_id, self.shared.index.0 == 0, mode);
+        self.synic = self.synic.reset();
+        self.pending_exception = None;
+        self.update_deadline();
     }
 
-    /// The VP begins to run at TSC `now`.
-    pub fn enter_run(&mut self, now: u64) {
+    /// Puts what the VP owns of the processor into it: the VP begins to run here at TSC `now`.
+    pub fn load(&mut self, processor: &Processor, now: u64) {
+        processor
+            .address_spaces
+            .renew(processor.index.0, &mut self.address_space, &mut self.hardware);
+        self.extended.load();
         self.accounted = now;
+    }
+
+    /// Takes what the VP owns of the processor out of it: the VP stops running here at TSC `now`.
+    pub fn unload(&mut self, now: u64) {
+        self.extended.save();
+        self.account(now);
+        self.shared.deadline.store(self.deadline, Ordering::Relaxed);
     }
 
     /// Counts the VP's run time up to TSC `now`.
@@ -312,11 +155,6 @@ impl Vp {
             self.accounted = now;
             self.shared.statistics.add(TOTAL_RUN_TIME, units);
         }
-    }
-
-    /// Sets XCR0, which the guest shares with nobody while it runs; the value has been checked.
-    pub fn set_xcr0(&mut self, value: u64) {
-        registers::set_guest_xcr0(value);
     }
 
     /// Makes the guest take `exception` instead of the instruction that exited.
@@ -380,20 +218,41 @@ impl Vp {
             self.expire_timers();
         }
         if self.shared.has_requests() {
-            self.shared.take_requests(&mut self.apic);
+            self.take_requests();
         }
         self.inject_pending();
     }
 
+    fn take_requests(&mut self) {
+        if self.shared.take_requests(&mut self.apic) {
+            Synic::deliver_waiting(self);
+        }
+    }
+
+    /// Forgets what was translated: registers that translation depends on have changed.
+    pub fn forget_translations(&mut self) {
+        self.hardware.flush_tlb();
+    }
+
+    /// Forgets translations where the partition's memory has changed. Runs when this processor is already marked as one that
+    /// runs a guest, so that whoever changes memory from now on waits for the exit.
+    #[inline]
+    pub fn follow_memory(&mut self) {
+        let generation = self.partition.memory_generation();
+        if self.generation != generation {
+            self.generation = generation;
+            self.hardware.flush_tlb();
+        }
+    }
+
     /// Whether something would end a halt: an interrupt that can be delivered, an NMI.
-    pub fn has_work(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         if tsc() >= self.deadline {
             self.expire_timers();
         }
-        self.shared.take_requests(&mut self.apic);
-        let priority = self.hardware.task_priority();
+        self.take_requests();
         self.shared.nmi.load(Ordering::Acquire)
-            || self.apic.candidate().is_some_and(|vector| vector >> 4 > priority)
+            || self.apic.candidate().is_some_and(|vector| self.can_take(vector))
     }
 
     fn expire_timers(&mut self) {

@@ -57,16 +57,6 @@ pub fn enable_xsave() {
     }
 }
 
-/// Sets XCR0 for the guest. The hypervisor itself uses no state beyond XMM, which every valid value leaves alone.
-///
-/// A value that the processor does not have raises #GP in the hypervisor: the caller has checked it against CPUID.
-pub fn set_guest_xcr0(value: u64) {
-    // SAFETY: `enable_xsave` has set OSXSAVE, and the caller has checked the value.
-    unsafe {
-        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack));
-    }
-}
-
 /// Writes the caches back and empties them.
 pub fn write_back_caches() {
     // SAFETY: WBINVD loses nothing.

@@ -7,12 +7,15 @@ use super::interrupts::{FIRST_DEVICE_VECTOR, LAST_DEVICE_VECTOR};
 use super::stacks::Stacks;
 use crate::memory::address::Frame;
 use crate::platform::registers::{GS_BASE, write_msr};
+use crate::scheduler::RunQueue;
+use crate::virtualization::AddressSpaces;
 use core::arch::asm;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::PAGE_SIZE;
 use hypercall_api::id::LpIndex;
+use spin::Mutex;
 
 /// Most logical processors that are used; the firmware may list more.
 pub const MAX_PROCESSORS: usize = 256;
@@ -22,6 +25,9 @@ pub type Page = [u8; PAGE_SIZE as usize];
 
 /// Vectors that devices can be given on one processor.
 pub const DEVICE_VECTORS: usize = LAST_DEVICE_VECTOR as usize - FIRST_DEVICE_VECTOR as usize + 1;
+
+/// Contiguous frames that a processor's state takes.
+pub const BLOCK_FRAMES: u64 = 2;
 
 /// One logical processor.
 #[repr(C)]
@@ -54,6 +60,15 @@ pub struct Processor {
     pub last_vector: Cell<u8>,
     /// The deadline that the alarm is set to.
     pub alarm: Cell<u64>,
+    /// Odd while a guest runs here, and changed by each entry and each exit: who has taken memory away from a guest waits for
+    /// it to change.
+    pub guest_epoch: AtomicU64,
+    /// The VPs that run here.
+    pub queue: Mutex<RunQueue>,
+    /// Virtual time of the VP that was picked last; who wakes up does not start from further back.
+    pub virtual_now: Cell<u64>,
+    /// Address space ids given out here.
+    pub address_spaces: AddressSpaces,
 }
 
 // SAFETY: `Cell` fields and `descriptors` are touched by the processor itself only; the rest is read-only or atomic.
@@ -64,7 +79,7 @@ static PROCESSORS: [AtomicPtr<Processor>; MAX_PROCESSORS] =
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Processor {
-    /// Places a processor's state in `block`.
+    /// Places a processor's state in the [`BLOCK_FRAMES`] from `block` on.
     ///
     /// # Safety
     /// The frames must belong to nobody else, now and later.
@@ -75,7 +90,7 @@ impl Processor {
         stacks: Stacks,
         pages: [Frame; 4],
     ) -> &'static Self {
-        const { assert!(size_of::<Self>() <= 4096) };
+        const { assert!(size_of::<Self>() <= BLOCK_FRAMES as usize * PAGE_SIZE as usize) };
         let [host_area, host_state, input_page, output_page] = pages;
         let pointer = block.start().0 as *mut Self;
         // SAFETY: the caller gives us this page for good.
@@ -95,6 +110,10 @@ impl Processor {
                 idle_ticks: AtomicU64::new(0),
                 last_vector: Cell::new(0),
                 alarm: Cell::new(u64::MAX),
+                guest_epoch: AtomicU64::new(0),
+                queue: Mutex::new(RunQueue::new()),
+                virtual_now: Cell::new(0),
+                address_spaces: AddressSpaces::new(),
             });
             &*pointer
         }

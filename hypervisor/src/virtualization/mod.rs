@@ -5,10 +5,11 @@
 
 pub mod svm;
 
-use crate::memory::address::Spa;
+use crate::memory::address::{Frame, Spa};
+use core::cell::Cell;
 use hypercall_api::address::{Gpa, Gva};
 use hypercall_api::operator::HardwareSupport;
-use hypercall_api::processor::InitialVpContext;
+use hypercall_api::processor::{InitialVpContext, SegmentRegister};
 
 /// The guest's general registers, in the order of their encoding, and its XMM registers: what the hypervisor's own code
 /// would overwrite.
@@ -47,6 +48,43 @@ impl GuestRegisters {
         self.general[general::RAX] = value & 0xffff_ffff;
         self.general[general::RDX] = value >> 32;
     }
+}
+
+/// Registers that the hardware keeps and that are neither general nor segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the names are the registers'
+pub enum Register {
+    Rflags,
+    Cr0,
+    Cr2,
+    Cr3,
+    Cr4,
+    Dr6,
+    Dr7,
+    Star,
+    Lstar,
+    Cstar,
+    Sfmask,
+    KernelGsBase,
+    SysenterCs,
+    SysenterEsp,
+    SysenterEip,
+}
+
+/// Segment registers and descriptor tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the names are the registers'
+pub enum Segment {
+    Es,
+    Cs,
+    Ss,
+    Ds,
+    Fs,
+    Gs,
+    Ldtr,
+    Tr,
+    Idtr,
+    Gdtr,
 }
 
 /// Why a guest stopped running.
@@ -123,6 +161,8 @@ pub struct IoAccess {
     pub write: bool,
     /// INS or OUTS.
     pub string: bool,
+    /// With a REP prefix.
+    pub repeated: bool,
     /// Address of the next instruction.
     pub next_rip: u64,
 }
@@ -223,13 +263,14 @@ impl Paging {
 /// | `rip`, `rflags`, `paging`, `context` | VMCB save area | VMREAD and VMWRITE of the guest-state area |
 /// | `instruction_length` | nRIP − RIP, where the processor has NRIPS | VM-exit instruction length |
 /// | `can_take_interrupt` | RFLAGS.IF and the interrupt shadow | RFLAGS.IF and the interruptibility state |
-/// | `clear_shadow` | INTERRUPT_SHADOW | blocking by STI and MOV SS |
+/// | `interrupt_shadow`, `clear_shadow` | INTERRUPT_SHADOW | blocking by STI and MOV SS |
 /// | `inject` | EVENTINJ | VM-entry interruption information |
-/// | `interrupted_event` | EXITINTINFO | IDT-vectoring information |
+/// | `interrupted_event`, `forget_interrupted_event` | EXITINTINFO | IDT-vectoring information |
 /// | `request_window` | V_IRQ with the VINTR intercept and V_INTR_PRIO | interrupt-window exiting, TPR threshold |
 /// | `task_priority` | V_TPR | TPR shadow |
 /// | `set_nested_root` | N_CR3 | EPT pointer |
 /// | `flush_tlb` | TLB_CONTROL | INVEPT, INVVPID |
+/// | `set_address_space` | ASID | VPID |
 /// | `set_tsc_offset` | TSC_OFFSET | TSC offset |
 pub trait VirtualProcessor {
     /// Runs the guest until it exits. Interrupts are off before and after; while the guest runs, a physical interrupt
@@ -269,7 +310,22 @@ pub trait VirtualProcessor {
     /// Sets PAT; the value has been checked.
     fn set_pat(&mut self, pat: u64);
 
-    /// RFLAGS, RSP and the like for a report.
+    /// A register that is neither general nor a segment.
+    fn register(&self, register: Register) -> u64;
+
+    /// Sets such a register. What the processor does not take is found out at the next entry.
+    fn set_register(&mut self, register: Register, value: u64);
+
+    /// A segment register.
+    fn segment(&self, segment: Segment) -> SegmentRegister;
+
+    /// Sets a segment register.
+    fn set_segment(&mut self, segment: Segment, value: SegmentRegister);
+
+    /// The frame in which the hardware keeps the guest's state.
+    fn frame(&self) -> Frame;
+
+    /// The registers in which a VP starts, as they are now.
     fn context(&self, registers: &GuestRegisters) -> InitialVpContext;
 
     /// Puts the processor into the state in which a VP starts. Registers that the context does not name get their values
@@ -279,6 +335,9 @@ pub trait VirtualProcessor {
     /// Whether an external interrupt can be delivered now.
     fn can_take_interrupt(&self) -> bool;
 
+    /// Whether interrupts are held off for one instruction.
+    fn interrupt_shadow(&self) -> bool;
+
     /// Ends the interrupt shadow, as an instruction does that was skipped.
     fn clear_shadow(&mut self);
 
@@ -287,6 +346,9 @@ pub trait VirtualProcessor {
 
     /// The event whose delivery the last exit interrupted, if any.
     fn interrupted_event(&self) -> Option<Event>;
+
+    /// Drops that event: something else takes its place.
+    fn forget_interrupted_event(&mut self);
 
     /// Asks for [`Exit::InterruptWindow`] as soon as the guest can take an interrupt of `priority` (a vector's upper
     /// half), or for none.
@@ -304,8 +366,61 @@ pub trait VirtualProcessor {
     /// Forgets the guest's translations before it runs again.
     fn flush_tlb(&mut self);
 
+    /// Gives the guest an address space id (ASID or VPID), under which the processor keeps its translations apart.
+    fn set_address_space(&mut self, id: u32);
+
     /// What is added to the TSC that the guest reads.
     fn set_tsc_offset(&mut self, offset: u64);
+}
+
+/// Address space ids of one logical processor. Id 0 is the hypervisor's own.
+pub struct AddressSpaces {
+    next: Cell<u32>,
+    /// Changes when ids begin to be given anew.
+    generation: Cell<u64>,
+}
+
+/// An address space id that counts on one processor for one generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AddressSpace {
+    processor: u32,
+    generation: u64,
+}
+
+impl Default for AddressSpaces {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AddressSpaces {
+    /// None given out.
+    pub const fn new() -> Self {
+        Self {
+            next: Cell::new(1),
+            generation: Cell::new(1),
+        }
+    }
+
+    /// Sees to it that `held` counts on this processor, which is number `processor`: otherwise gives the guest a new id and
+    /// makes it forget its translations.
+    pub fn renew(&self, processor: u32, held: &mut AddressSpace, hardware: &mut dyn VirtualProcessor) {
+        if held.processor == processor && held.generation == self.generation.get() {
+            return;
+        }
+        if self.next.get() >= svm::address_space_ids() {
+            self.next.set(1);
+            self.generation.set(self.generation.get() + 1);
+        }
+        let id = self.next.get();
+        self.next.set(id + 1);
+        *held = AddressSpace {
+            processor,
+            generation: self.generation.get(),
+        };
+        hardware.set_address_space(id);
+        hardware.flush_tlb();
+    }
 }
 
 /// Why this processor cannot run guests, for a person.

@@ -15,7 +15,8 @@ pub mod vmcb;
 
 use super::general::{RAX, RSP};
 use super::{
-    Access, Event, Exception, Exit, GuestRegisters, IoAccess, Missing, NestedFault, Paging, VirtualProcessor,
+    Access, Event, Exception, Exit, GuestRegisters, IoAccess, Missing, NestedFault, Paging, Register,
+    Segment, VirtualProcessor,
 };
 use crate::memory::address::{Frame, Spa};
 use crate::platform::registers::{EFER, cpuid, read_msr, write_msr};
@@ -89,6 +90,11 @@ pub fn enable(processor: &Processor) {
     }
 }
 
+/// Number of address space ids, the hypervisor's own included; at least 2.
+pub(super) fn address_space_ids() -> u32 {
+    cpuid(0x8000_000a, 0).ebx.max(2)
+}
+
 /// A VP's processor under SVM.
 pub struct Svm {
     vmcb: &'static mut Vmcb,
@@ -101,7 +107,7 @@ impl Svm {
     ///
     /// # Safety
     /// The frame must be zeroed and belong to nobody else for as long as this lives; so must the permission maps live.
-    pub unsafe fn new(frame: Frame, permissions: &Permissions, asid: u32) -> Self {
+    pub unsafe fn new(frame: Frame, permissions: &Permissions) -> Self {
         // SAFETY: the caller gives us the frame; zeroes are a valid VMCB.
         let vmcb = unsafe { &mut *(frame.start().0 as *mut Vmcb) };
         vmcb.intercept_1 = intercept_1::INTR
@@ -130,7 +136,7 @@ impl Svm {
             1 << Exception::DEBUG | 1 << Exception::ALIGNMENT_CHECK | 1 << Exception::MACHINE_CHECK;
         vmcb.iopm_base = permissions.io.start().0;
         vmcb.msrpm_base = permissions.msr.start().0;
-        vmcb.asid = asid;
+        vmcb.asid = 1;
         vmcb.tlb_control = TLB_FLUSH_ALL;
         vmcb.nested_control = 1;
         vmcb.virtual_interrupt = virtual_interrupt::V_INTR_MASKING;
@@ -179,6 +185,22 @@ impl Svm {
     }
 }
 
+/// Where the VMCB keeps what: written once, for reading and for writing.
+macro_rules! vmcb_fields {
+    ($enumeration:ident => $field_type:ty, $read:ident, $write:ident: $($name:ident $field:ident),*) => {
+        fn $read(vmcb: &Vmcb, which: $enumeration) -> &$field_type {
+            match which { $($enumeration::$name => &vmcb.$field,)* }
+        }
+        fn $write(vmcb: &mut Vmcb, which: $enumeration) -> &mut $field_type {
+            match which { $($enumeration::$name => &mut vmcb.$field,)* }
+        }
+    };
+}
+vmcb_fields!(Register => u64, register_slot, register_slot_mut:
+    Rflags rflags, Cr0 cr0, Cr2 cr2, Cr3 cr3, Cr4 cr4, Dr6 dr6, Dr7 dr7, Star star, Lstar lstar, Cstar cstar, Sfmask sfmask, KernelGsBase kernel_gs_base, SysenterCs sysenter_cs, SysenterEsp sysenter_esp, SysenterEip sysenter_eip);
+vmcb_fields!(Segment => VmcbSegment, segment_slot, segment_slot_mut:
+    Es es, Cs cs, Ss ss, Ds ds, Fs fs, Gs gs, Ldtr ldtr, Tr tr, Idtr idtr, Gdtr gdtr);
+
 fn decode_io(vmcb: &Vmcb) -> IoAccess {
     let information = vmcb.exit_info_1;
     IoAccess {
@@ -186,6 +208,7 @@ fn decode_io(vmcb: &Vmcb) -> IoAccess {
         size: (information >> 4 & 7) as u8,
         write: information & 1 == 0,
         string: information & 1 << 2 != 0,
+        repeated: information & 1 << 3 != 0,
         next_rip: vmcb.exit_info_2,
     }
 }
@@ -335,6 +358,7 @@ impl VirtualProcessor for Svm {
         (vmcb.dr6, vmcb.dr7) = (0xffff_0ff0, 0x400);
         vmcb.interrupt_shadow = 0;
         vmcb.event_injection = 0;
+        vmcb.exit_interrupt_info = 0;
         self.set_efer(context.efer);
         self.flush_tlb();
     }
@@ -342,6 +366,33 @@ impl VirtualProcessor for Svm {
     #[inline]
     fn can_take_interrupt(&self) -> bool {
         self.vmcb.rflags & RFLAGS_IF != 0 && self.vmcb.interrupt_shadow & 1 == 0
+    }
+
+    fn interrupt_shadow(&self) -> bool {
+        self.vmcb.interrupt_shadow & 1 != 0
+    }
+
+    fn register(&self, register: Register) -> u64 {
+        *register_slot(self.vmcb, register)
+    }
+
+    fn set_register(&mut self, register: Register, value: u64) {
+        *register_slot_mut(self.vmcb, register) = value;
+    }
+
+    fn segment(&self, segment: Segment) -> SegmentRegister {
+        (*segment_slot(self.vmcb, segment)).into()
+    }
+
+    fn set_segment(&mut self, segment: Segment, value: SegmentRegister) {
+        if segment == Segment::Ss {
+            self.vmcb.cpl = (value.attributes >> 5 & 3) as u8;
+        }
+        *segment_slot_mut(self.vmcb, segment) = value.into();
+    }
+
+    fn frame(&self) -> Frame {
+        Frame::containing(self.address)
     }
 
     fn clear_shadow(&mut self) {
@@ -370,6 +421,10 @@ impl VirtualProcessor for Svm {
         // Only with the valid bit does the rest mean anything.
         let information = self.vmcb.exit_interrupt_info;
         (information & 1 << 31 != 0).then_some(Event::Again(information))
+    }
+
+    fn forget_interrupted_event(&mut self) {
+        self.vmcb.exit_interrupt_info = 0;
     }
 
     #[inline]
@@ -402,6 +457,10 @@ impl VirtualProcessor for Svm {
 
     fn flush_tlb(&mut self) {
         self.vmcb.tlb_control = TLB_FLUSH_ALL;
+    }
+
+    fn set_address_space(&mut self, id: u32) {
+        self.vmcb.asid = id;
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {

@@ -9,8 +9,8 @@ pub const IO_FRAMES: u64 = 3;
 /// Frames of the MSR permission map.
 pub const MSR_FRAMES: u64 = 2;
 
-/// MSRs that every guest has to itself: VMLOAD, VMSAVE or VMRUN switch them.
-const GUEST_OWNED: [u32; 11] = [
+/// MSRs that every guest has to itself: VMLOAD, VMSAVE or VMRUN switch them, and TSC_AUX the scheduler.
+const GUEST_OWNED: [u32; 12] = [
     0x174,       // SYSENTER_CS
     0x175,       // SYSENTER_ESP
     0x176,       // SYSENTER_EIP
@@ -22,6 +22,7 @@ const GUEST_OWNED: [u32; 11] = [
     0xc000_0100, // FS_BASE
     0xc000_0101, // GS_BASE
     0xc000_0102, // KERNEL_GS_BASE
+    0xc000_0103, // TSC_AUX
 ];
 
 /// The maps of a partition: at first every port and every MSR exits but those that VMRUN and VMLOAD switch.

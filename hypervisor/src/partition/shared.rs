@@ -1,0 +1,383 @@
+//! What everybody may touch of a VP: requests to it, its state, its counters.
+
+use super::Partition;
+use super::guest_memory;
+use super::virtual_apic::VirtualApic;
+use super::vp::Vp;
+use crate::memory::address::Frame;
+use crate::processor::interrupts;
+use crate::processor::local::Processor;
+use crate::virtualization::Exit;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use hypercall_api::counter::{COUNTERS, EXIT_BASE};
+use hypercall_api::id::{LpIndex, VpIndex};
+use hypercall_api::processor::InitialVpContext;
+use spin::{Mutex, MutexGuard};
+
+/// A VP: its shared part, and its owned part for whoever locks it. The LP that runs it holds the lock.
+pub struct VpSlot {
+    /// What everybody may touch.
+    pub shared: VpShared,
+    /// What only its LP touches, and whoever has stopped it.
+    owned: Mutex<Option<Vp>>,
+}
+
+impl VpSlot {
+    /// A VP that has only its shared part yet.
+    pub const fn new(shared: VpShared) -> Self {
+        Self {
+            shared,
+            owned: Mutex::new(None),
+        }
+    }
+
+    /// Gives it its owned part.
+    pub fn complete(&self, vp: Vp) {
+        *self.owned.lock() = Some(vp);
+    }
+
+    /// The owned part, unless somebody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Option<Vp>>> {
+        self.owned.try_lock().filter(|vp| vp.is_some())
+    }
+
+    /// The owned part, as soon as its LP lets go of it. Not for the VP that runs on this LP.
+    pub fn stop_and_lock(&self) -> MutexGuard<'_, Option<Vp>> {
+        self.shared.wanted.fetch_add(1, Ordering::SeqCst);
+        self.shared.poke();
+        let vp = self.owned.lock();
+        self.shared.wanted.fetch_sub(1, Ordering::SeqCst);
+        vp
+    }
+}
+
+/// What a VP waits for, as others see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum VpState {
+    /// Never started, or reset by INIT.
+    WaitForStart = 0,
+    /// Runs, or would if a processor were free.
+    Runnable = 1,
+    /// Halted until an interrupt.
+    Halted = 2,
+}
+
+/// Why a VP does not run although its state would let it.
+pub mod suspension {
+    /// Its parent has stopped it (`HvRegisterExplicitSuspend`).
+    pub const EXPLICIT: u8 = 1;
+    /// It waits for its parent's answer to an intercept (`HvRegisterInterceptSuspend`).
+    pub const INTERCEPT: u8 = 2;
+    /// It is being deleted.
+    pub const DELETED: u8 = 4;
+}
+
+/// What everybody may touch.
+pub struct VpShared {
+    /// Its partition, which outlives it.
+    pub partition: &'static Partition,
+    /// Index in its partition.
+    pub index: VpIndex,
+    /// Its virtual APIC id.
+    pub apic_id: u32,
+    /// The LP that runs it.
+    pub lp: LpIndex,
+    /// Interrupts requested and not yet delivered, a bit a vector.
+    requests: [AtomicU32; 8],
+    /// Whether there is anything in `requests`, or for its SynIC, that the owner has not looked at.
+    requested: AtomicBool,
+    /// An NMI is pending.
+    pub nmi: AtomicBool,
+    /// The state in which it is to start.
+    start: Mutex<Option<InitialVpContext>>,
+    /// It is to go back to its state after INIT.
+    pub reset: AtomicBool,
+    state: AtomicU8,
+    suspended: AtomicU8,
+    /// How many want its owned part.
+    wanted: AtomicU32,
+    /// TSC of its earliest timer, while it does not run.
+    pub deadline: AtomicU64,
+    /// What the scheduler knows of it.
+    pub schedule: Schedule,
+    /// Children's VPs whose intercepts wait for this VP's message slot.
+    pub intercepts: Mutex<InterceptQueue>,
+    /// The next in a queue of intercepts.
+    next_intercept: Mutex<Option<&'static VpSlot>>,
+    /// Where the message of its own intercept is written; only children have one.
+    pub intercept_page: Option<Frame>,
+    /// Its statistics page.
+    pub statistics: Statistics,
+}
+
+/// What the scheduler knows of a VP. Only the VP's LP writes it.
+#[derive(Default)]
+pub struct Schedule {
+    /// Run time by weight.
+    pub virtual_time: AtomicU64,
+    /// The accounting window that `used` is of.
+    pub window: AtomicU64,
+    /// TSC ticks that it ran in that window.
+    pub used: AtomicU64,
+}
+
+impl VpShared {
+    /// A VP that waits to be started.
+    pub fn new(
+        partition: &'static Partition,
+        index: VpIndex,
+        lp: LpIndex,
+        apic_id: u32,
+        statistics: Frame,
+    ) -> Self {
+        Self {
+            partition,
+            index,
+            apic_id,
+            lp,
+            requests: [const { AtomicU32::new(0) }; 8],
+            requested: AtomicBool::new(false),
+            nmi: AtomicBool::new(false),
+            start: Mutex::new(None),
+            reset: AtomicBool::new(false),
+            state: AtomicU8::new(VpState::WaitForStart as u8),
+            suspended: AtomicU8::new(0),
+            wanted: AtomicU32::new(0),
+            deadline: AtomicU64::new(u64::MAX),
+            schedule: Schedule::default(),
+            intercepts: Mutex::new(InterceptQueue::new()),
+            next_intercept: Mutex::new(None),
+            intercept_page: None,
+            statistics: Statistics::new(statistics),
+        }
+    }
+
+    /// Its state.
+    pub fn state(&self) -> VpState {
+        match self.state.load(Ordering::Acquire) {
+            1 => VpState::Runnable,
+            2 => VpState::Halted,
+            _ => VpState::WaitForStart,
+        }
+    }
+
+    /// Changes its state and makes its LP see that.
+    pub fn set_state(&self, state: VpState) {
+        self.state.store(state as u8, Ordering::Release);
+        self.poke();
+    }
+
+    /// Halts it, as its own LP does: nobody needs to be told.
+    pub fn halt(&self) {
+        self.change(VpState::Runnable, VpState::Halted);
+    }
+
+    /// Ends a halt.
+    pub fn wake(&self) {
+        self.change(VpState::Halted, VpState::Runnable);
+    }
+
+    fn change(&self, from: VpState, to: VpState) {
+        // Where it is in another state, somebody has started or reset it meanwhile, and that counts.
+        let _ = self
+            .state
+            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The reasons why it is suspended, [`suspension`] bits.
+    pub fn suspended(&self) -> u8 {
+        self.suspended.load(Ordering::Acquire)
+    }
+
+    /// Suspends it for `reason`; its LP stops it before it would run again.
+    pub fn suspend(&self, reason: u8) {
+        self.suspended.fetch_or(reason, Ordering::SeqCst);
+        self.poke();
+    }
+
+    /// Ends the suspension for `reason`.
+    pub fn resume(&self, reason: u8) {
+        self.suspended.fetch_and(!reason, Ordering::SeqCst);
+        self.poke();
+    }
+
+    /// Whether its LP is to let go of it.
+    #[inline]
+    pub fn is_called_off(&self) -> bool {
+        self.state.load(Ordering::Acquire) != VpState::Runnable as u8
+            || self.suspended.load(Ordering::SeqCst) != 0
+            || self.wanted.load(Ordering::SeqCst) != 0
+            || self.reset.load(Ordering::Acquire)
+    }
+
+    /// Whether its LP has to look at it although it does not run: something was asked of it, or a timer is due at TSC `now`.
+    #[inline]
+    pub fn wants_attention(&self, now: u64) -> bool {
+        self.has_requests()
+            || self.nmi.load(Ordering::Acquire)
+            || self.reset.load(Ordering::Acquire)
+            || now >= self.deadline.load(Ordering::Relaxed)
+            || (self.state() == VpState::WaitForStart && self.start.lock().is_some())
+    }
+
+    /// Requests an interrupt.
+    pub fn request_interrupt(&self, vector: u8) {
+        self.requests[vector as usize / 32].fetch_or(1 << (vector % 32), Ordering::AcqRel);
+        self.request_attention();
+    }
+
+    /// Withdraws the request for an interrupt that has not been taken in.
+    pub fn withdraw_interrupt(&self, vector: u8) {
+        self.requests[vector as usize / 32].fetch_and(!(1 << (vector % 32)), Ordering::AcqRel);
+    }
+
+    /// Makes its LP look at what was requested.
+    pub fn request_attention(&self) {
+        self.requested.store(true, Ordering::Release);
+        self.poke();
+    }
+
+    /// Requests an NMI.
+    pub fn request_nmi(&self) {
+        self.nmi.store(true, Ordering::Release);
+        self.poke();
+    }
+
+    /// Makes its LP look at it again.
+    pub fn poke(&self) {
+        if let Some(processor) = Processor::get(self.lp) {
+            interrupts::poke(processor);
+        }
+    }
+
+    /// Whether something was requested since the last [`take_requests`](Self::take_requests).
+    #[inline]
+    pub fn has_requests(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    /// Moves the requests into the VP's own APIC. Returns whether there were any, for the APIC or the SynIC.
+    pub fn take_requests(&self, apic: &mut VirtualApic) -> bool {
+        let requested = self.requested.swap(false, Ordering::AcqRel);
+        if requested {
+            let taken = core::array::from_fn(|word| self.requests[word].swap(0, Ordering::AcqRel));
+            apic.request_all(&taken);
+        }
+        requested
+    }
+
+    /// Lets a VP that waits to be started run from `context`. Returns whether it was waiting.
+    pub fn start(&self, context: InitialVpContext) -> bool {
+        let mut start = self.start.lock();
+        if self.state() != VpState::WaitForStart || start.is_some() {
+            return false;
+        }
+        *start = Some(context);
+        drop(start);
+        self.poke();
+        true
+    }
+
+    /// The state in which the VP is to start, if somebody has asked for that.
+    pub fn take_start(&self) -> Option<InitialVpContext> {
+        self.start.lock().take()
+    }
+}
+
+/// VPs whose intercepts wait, first come first served, chained through the VPs themselves: a VP has one intercept at most.
+pub struct InterceptQueue {
+    ends: Option<(&'static VpSlot, &'static VpSlot)>,
+}
+
+impl InterceptQueue {
+    /// None waits.
+    pub const fn new() -> Self {
+        Self { ends: None }
+    }
+
+    /// Adds a VP at the end.
+    pub fn push(&mut self, slot: &'static VpSlot) {
+        *slot.shared.next_intercept.lock() = None;
+        self.ends = match self.ends {
+            None => Some((slot, slot)),
+            Some((first, last)) => {
+                *last.shared.next_intercept.lock() = Some(slot);
+                Some((first, slot))
+            }
+        };
+    }
+
+    /// The first.
+    pub fn first(&self) -> Option<&'static VpSlot> {
+        self.ends.map(|(first, _)| first)
+    }
+
+    /// Removes the first.
+    pub fn pop(&mut self) -> Option<&'static VpSlot> {
+        let (first, last) = self.ends?;
+        let next = first.shared.next_intercept.lock().take();
+        self.ends = next.map(|next| (next, last));
+        Some(first)
+    }
+
+    /// Removes `slot`, wherever it is: the VP goes away.
+    pub fn remove(&mut self, slot: &'static VpSlot) {
+        let mut kept = Self::new();
+        while let Some(next) = self.pop() {
+            if !core::ptr::eq(next, slot) {
+                kept.push(next);
+            }
+        }
+        *self = kept;
+    }
+}
+
+impl Default for InterceptQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A VP's statistics page: counters that the VP's LP writes and the parent reads.
+#[derive(Clone, Copy)]
+pub struct Statistics {
+    page: Frame,
+    counters: &'static [AtomicU64; COUNTERS],
+}
+
+impl Statistics {
+    /// Counters in `page`, which must be zeroed and stay the hypervisor's.
+    pub fn new(page: Frame) -> Self {
+        Self {
+            page,
+            counters: guest_memory::counters(page),
+        }
+    }
+
+    /// The page.
+    pub fn page(&self) -> Frame {
+        self.page
+    }
+
+    /// Adds to a counter. Only the VP's own LP does, so this need not be one atomic operation.
+    #[inline]
+    pub fn add(&self, counter: usize, amount: u64) {
+        let counter = &self.counters[counter];
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(amount),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Counts an exit by its reason.
+    #[inline]
+    pub fn add_exit(&self, exit: Exit) {
+        self.add(EXIT_BASE + exit.counter(), 1);
+    }
+
+    /// A counter's value.
+    pub fn get(&self, counter: usize) -> u64 {
+        self.counters[counter].load(Ordering::Relaxed)
+    }
+}

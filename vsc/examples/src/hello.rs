@@ -1,0 +1,101 @@
+//! The first guest: starts every processor it has, lets each wait for its timer and call the next by an interrupt, and says
+//! so on the console.
+//!
+//! Lines that tests may wait for: `hello: VP N says hello` for each VP, `hello: VP N was called by the one before`, and at
+//! the end `hello: done`, after which it powers off.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use hypercall_api::msr::StimerConfig;
+use vsc_runtime::boot::BootInfo;
+use vsc_runtime::hypervisor::{self, time, timer};
+use vsc_runtime::processor::local;
+use vsc_runtime::processor::start::start_others;
+use vsc_runtime::{Processor, apic, interrupt, println, processor};
+
+vsc_runtime::guest_main!(main);
+
+const TIMER_VECTOR: u8 = 0x50;
+const CALL_VECTOR: u8 = 0x51;
+/// Expiries of the timer that each processor waits for.
+const TICKS: u64 = 3;
+/// Between two of them, in 100 ns: 10 ms.
+const INTERVAL: u64 = 100_000;
+
+/// Processors that have finished.
+static FINISHED: AtomicU32 = AtomicU32::new(0);
+/// Processors that run, once it is known.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+/// Bit n: processor n has been called.
+static CALLED: AtomicU64 = AtomicU64::new(0);
+
+fn main(boot: &BootInfo) {
+    println!("hello: command line '{}'", boot.command_line);
+    let memory: u64 = boot.ram().map(|range| range.end - range.start).sum();
+    println!("hello: {} KiB of memory", memory >> 10);
+    match hypervisor::init() {
+        Some(_) => println!("hello: running as a child partition, at {} x 100 ns", time::now()),
+        None => println!("hello: not under Partita"),
+    }
+    interrupt::set_handler(CALL_VECTOR, |_| {
+        CALLED.fetch_or(1 << processor().index, Ordering::AcqRel);
+    });
+    let count = start_others(boot, work);
+    println!("hello: {count} processors");
+    RUNNING.store(count as u32, Ordering::Release);
+    work(processor());
+    while FINISHED.load(Ordering::Acquire) < count as u32 {
+        core::hint::spin_loop();
+    }
+    println!("hello: done");
+}
+
+/// What each processor does.
+fn work(me: &'static Processor) {
+    println!("hello: VP {} says hello", me.index);
+    for _ in 0..TICKS {
+        sleep();
+    }
+    println!("hello: VP {} has waited for its timer", me.index);
+    let count = loop {
+        match RUNNING.load(Ordering::Acquire) {
+            0 => core::hint::spin_loop(),
+            count => break count,
+        }
+    };
+    let next = local::all().nth(((me.index + 1) % count) as usize).unwrap_or(me);
+    apic::send(next.apic_id.load(Ordering::Acquire), CALL_VECTOR);
+    while CALLED.load(Ordering::Acquire) & 1 << me.index == 0 {
+        core::hint::spin_loop();
+    }
+    println!("hello: VP {} was called by the one before", me.index);
+    FINISHED.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Waits for the timer, halted: the synthetic one, or without a hypervisor that of the APIC.
+fn sleep() {
+    static EXPIRED: [AtomicU64; local::MAX_PROCESSORS] = [const { AtomicU64::new(0) }; local::MAX_PROCESSORS];
+    interrupt::set_handler(TIMER_VECTOR, |_| {
+        EXPIRED[processor().index as usize].fetch_add(1, Ordering::AcqRel);
+    });
+    let expired = &EXPIRED[processor().index as usize];
+    let before = expired.load(Ordering::Acquire);
+    x86_64::instructions::interrupts::disable();
+    match hypervisor::detect::find() {
+        Some(_) => {
+            timer::configure(0, StimerConfig::direct_one_shot(TIMER_VECTOR));
+            timer::set_count(0, time::now() + INTERVAL);
+        }
+        None => {
+            apic::write(apic::register::DIVIDE, apic::DIVIDE_BY_1);
+            apic::write(apic::register::LVT_TIMER, u32::from(TIMER_VECTOR));
+            apic::write(apic::register::INITIAL_COUNT, 1_000_000);
+        }
+    }
+    while expired.load(Ordering::Acquire) == before {
+        vsc_runtime::processor::instruction::wait();
+        x86_64::instructions::interrupts::disable();
+    }
+    x86_64::instructions::interrupts::enable();
+}

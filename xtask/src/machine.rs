@@ -82,6 +82,7 @@ pub struct Machine {
     pub(crate) separate_log: bool,
     pub(crate) debug_exit: bool,
     pub(crate) restarts: bool,
+    pub(crate) usb_stick: bool,
     pub(crate) gdb: bool,
     pub(crate) echo: bool,
 }
@@ -115,6 +116,7 @@ impl Machine {
             separate_log: true,
             debug_exit: true,
             restarts: false,
+            usb_stick: false,
             gdb: false,
             echo: false,
         }
@@ -257,6 +259,13 @@ impl Machine {
         self
     }
 
+    /// Whether firmware finds the bootable image on a USB stick. By default it finds it on a CD.
+    #[must_use]
+    pub fn usb_stick(mut self, on: bool) -> Self {
+        self.usb_stick = on;
+        self
+    }
+
     /// Waits for a debugger on port 1234 before the first instruction.
     #[must_use]
     pub fn gdb(mut self, on: bool) -> Self {
@@ -348,11 +357,18 @@ impl Machine {
                 }
             }
             Boot::Cd { image, uefi } => {
+                let (medium, device) = match self.usb_stick {
+                    false => ("media=cdrom", "-device ide-cd,drive=boot0,bootindex=0"),
+                    true => (
+                        "format=raw",
+                        "-device qemu-xhci -device usb-storage,drive=boot0,bootindex=0",
+                    ),
+                };
                 line.option(
                     "-drive",
-                    format!("if=none,id=cd0,media=cdrom,readonly=on,file={}", escaped(image)?),
+                    format!("if=none,id=boot0,{medium},readonly=on,file={}", escaped(image)?),
                 );
-                line.add("-device ide-cd,drive=cd0,bootindex=0");
+                line.add(device);
                 if let Some(firmware) = uefi {
                     line.option("-bios", firmware);
                 }

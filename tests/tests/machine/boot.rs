@@ -49,6 +49,14 @@ fn it_boots_by_grub_from_uefi() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_bootable_image_boots_from_a_usb_stick_too() -> Result<()> {
+    for firmware in [Firmware::GrubBios, Firmware::GrubUefi] {
+        works(&machine().firmware(firmware).usb_stick(true))?;
+    }
+    Ok(())
+}
+
 /// Boots with so many processors: each runs one VP of the root, and each VP has run.
 fn processors_all_run(cpus: u32) -> Result<()> {
     let mut shell = works(&machine().cpus(cpus))?;

@@ -104,12 +104,12 @@ fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         hv::APIC_FREQUENCY => Ok(virtual_apic::TIMER_HZ),
         hv::TPR => Ok((vp.hardware.task_priority() << 4) as u64),
         hv::VP_ASSIST_PAGE => Ok(vp.assist_page),
-        hv::SCONTROL => Ok(vp.synic.control()),
+        hv::SCONTROL => Ok(vp.shared.synic.control()),
         hv::SVERSION => Ok(1),
-        hv::SIEFP => Ok(vp.synic.event_page()),
-        hv::SIMP => Ok(vp.synic.message_page()),
+        hv::SIEFP => Ok(vp.shared.synic.event_page()),
+        hv::SIMP => Ok(vp.shared.synic.message_page()),
         hv::EOM => Ok(0),
-        hv::SINT0..=hv::SINT15 => Ok(vp.synic.sint((msr - hv::SINT0) as usize)),
+        hv::SINT0..=hv::SINT15 => Ok(vp.shared.synic.sint((msr - hv::SINT0) as usize)),
         hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => {
             let index = (msr - hv::STIMER0_CONFIG) as usize;
             Ok(match index % 2 {
@@ -184,16 +184,16 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             zero_page(vp, value)
         }
         hv::SCONTROL => {
-            vp.synic.set_control(value).map_err(|_| Refused)?;
+            vp.shared.synic.set_control(value).map_err(|_| Refused)?;
             Synic::deliver_waiting(vp);
             Ok(())
         }
         hv::SIEFP => {
-            vp.synic.set_event_page(value);
+            vp.shared.synic.set_event_page(value);
             Ok(())
         }
         hv::SIMP => {
-            vp.synic.set_message_page(value);
+            vp.shared.synic.set_message_page(value);
             Synic::deliver_waiting(vp);
             Ok(())
         }
@@ -202,6 +202,7 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             Ok(())
         }
         hv::SINT0..=hv::SINT15 => vp
+            .shared
             .synic
             .set_sint((msr - hv::SINT0) as usize, value)
             .map_err(|_| Refused),
@@ -223,8 +224,10 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
 fn zero_page(vp: &Vp, value: u64) -> Result<(), Refused> {
     let page = PageMsr(value);
     if page.is_enabled() {
-        let frame = vp.partition.writable_frame(page.page()).ok_or(Refused)?;
-        guest_memory::write_frame(frame, 0, &[0; 16]);
+        let written = vp
+            .partition
+            .with_frame(page.page(), |frame| guest_memory::write_frame(frame, 0, &[0; 16]));
+        written.ok_or(Refused)?;
     }
     Ok(())
 }
@@ -233,11 +236,13 @@ fn set_reference_tsc(vp: &Vp, value: u64) -> Result<(), Refused> {
     require(vp, Privileges::ACCESS_PARTITION_REFERENCE_TSC)?;
     let page = PageMsr(value);
     if page.is_enabled() {
-        let frame = vp.partition.writable_frame(page.page()).ok_or(Refused)?;
-        // The sequence number comes last: until then it reads as not valid.
         let contents = vp.partition.reference_tsc();
-        guest_memory::write_frame(frame, 4, &contents.as_bytes()[4..]);
-        guest_memory::frame_word(frame, 0).store(contents.sequence, Ordering::Release);
+        let written = vp.partition.with_frame(page.page(), |frame| {
+            // The sequence number comes last: until then it reads as not valid.
+            guest_memory::write_frame(frame, 4, &contents.as_bytes()[4..]);
+            guest_memory::frame_word(frame, 0).store(contents.sequence, Ordering::Release);
+        });
+        written.ok_or(Refused)?;
     }
     vp.partition.reference_tsc_msr.store(value, Ordering::Relaxed);
     Ok(())

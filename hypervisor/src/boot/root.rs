@@ -218,7 +218,9 @@ fn add_vp(
         share(memory, event_page, read_write, frames)?;
         vp.hardware.set_nested_root(memory.root().start());
     }
-    vp.synic.provide_pages(gpfn(message_page), gpfn(event_page));
+    vp.shared
+        .synic
+        .provide_pages(gpfn(message_page), gpfn(event_page));
     slot.complete(vp);
     partition.add_vp(slot);
     if scheduler::attach(slot) {

@@ -80,9 +80,11 @@ pub(super) fn send_ipi_ex(vp: &mut Vp, input: &SendIpiEx, banks: &[u8]) -> Resul
         let word = banks
             .get(before * 8..before * 8 + 8)
             .and_then(|bytes| bytes.try_into().ok());
-        (input.valid_banks & 1 << bank != 0)
-            .then(|| word.map_or(0, u64::from_le_bytes))
-            .unwrap_or(0)
+        if input.valid_banks & 1 << bank != 0 {
+            word.map_or(0, u64::from_le_bytes)
+        } else {
+            0
+        }
     };
     for slot in vp.partition.vps() {
         let index = slot.shared.index.0;

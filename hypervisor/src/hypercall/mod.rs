@@ -8,6 +8,7 @@ mod interrupt;
 mod memory;
 mod operator;
 mod partition;
+mod port;
 mod processor;
 mod registers;
 mod system;
@@ -38,6 +39,7 @@ use hypercall_api::memory::{
 };
 use hypercall_api::operator::{LogChunk, ReadLog, SystemInfo};
 use hypercall_api::partition::{CreatePartition, GetPartitionProperty, SetPartitionProperty};
+use hypercall_api::port::{ConnectPort, CreatePort, DeletePort, DisconnectPort, PostMessage, SignalEvent};
 use hypercall_api::processor::{
     CreateVp, DeleteVp, GetLogicalProcessorRunTime, LogicalProcessorRunTime, StartVirtualProcessor,
 };
@@ -167,6 +169,10 @@ hypercalls! {
     rep       GET_VP_REGISTERS               VpRegisters, [RegisterName] => RegisterValue,            0, CREATE, registers::get;
     rep       SET_VP_REGISTERS               VpRegisters, [RegisterAssociation] => (),                0, CREATE, registers::set;
     simple    TRANSLATE_VIRTUAL_ADDRESS      TranslateVirtualAddress => TranslatedVirtualAddress,      0, CREATE, memory::translate;
+    simple    DELETE_PORT                    DeletePort => (),                   0, Privileges::CREATE_PORT, port::delete;
+    simple    DISCONNECT_PORT                DisconnectPort => (),               0, Privileges::CONNECT_PORT, port::disconnect;
+    simple    POST_MESSAGE                   PostMessage => (),                  0, Privileges::POST_MESSAGES, port::post_message;
+    simple    SIGNAL_EVENT                   SignalEvent => (),                  0, Privileges::SIGNAL_EVENTS, port::signal_event;
     simple    MAP_STATS_PAGE                 VpStatsPage => MappedStatsPage,                          0, STATS,  system::map_stats_page;
     simple    UNMAP_STATS_PAGE               VpStatsPage => (),                                       0, STATS,  system::unmap_stats_page;
     simple    SET_SYSTEM_PROPERTY            SetSleepState => (),                                     0, MANAGE, system::set_property;
@@ -175,6 +181,8 @@ hypercalls! {
     simple    UNMAP_DEVICE_INTERRUPT         UnmapDeviceInterrupt => (),                              0, MANAGE, interrupt::unmap;
     simple    ENTER_SLEEP_STATE              EnterSleepState => (),                                   0, MANAGE, system::enter_sleep_state;
     simple    ASSERT_VIRTUAL_INTERRUPT       AssertVirtualInterrupt => (),                            0, CREATE, interrupt::assert;
+    simple    CREATE_PORT                    CreatePort => (),                   0, Privileges::CREATE_PORT, port::create;
+    simple    CONNECT_PORT                   ConnectPort => (),                  0, Privileges::CONNECT_PORT, port::connect;
     simple    START_VIRTUAL_PROCESSOR        StartVirtualProcessor => (),           0, Privileges::START_VIRTUAL_PROCESSOR, processor::start;
     simple    MAP_VP_STATE_PAGE              MapVpStatePage => u64,                                   0, CREATE, processor::map_state_page;
     simple    UNMAP_VP_STATE_PAGE            MapVpStatePage => (),                                    0, CREATE, processor::unmap_state_page;
@@ -385,9 +393,9 @@ fn with_output(
     if output.is_empty() {
         return handler(vp, output);
     }
-    partition
-        .writable(gpa, output.len())
-        .map_err(|_| HvStatus::INVALID_PARAMETER)?;
+    if !partition.is_writable(gpa, output.len()) {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
     handler(vp, output)?;
     partition
         .write(gpa, output)
@@ -415,10 +423,8 @@ impl RepCall {
         let (input_gpa, output_gpa) = (Gpa(request.first), Gpa(request.second));
         check_block(input_gpa, header + count * element)?;
         check_block(output_gpa, count * call.output)?;
-        if call.output != 0 {
-            vp.partition
-                .writable(output_gpa, count * call.output)
-                .map_err(|_| HvStatus::INVALID_PARAMETER)?;
+        if call.output != 0 && !vp.partition.is_writable(output_gpa, count * call.output) {
+            return Err(HvStatus::INVALID_PARAMETER);
         }
         Ok(Self {
             header,

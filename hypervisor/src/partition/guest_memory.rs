@@ -5,10 +5,11 @@
 
 use super::Partition;
 use crate::memory::address::{Frame, Spa};
+use crate::memory::nested::{NestedTables, Npt};
 use crate::virtualization::Paging;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use hypercall_api::address::{Gpa, Gva, PAGE_SIZE};
+use hypercall_api::address::{Gpa, Gpfn, Gva, PAGE_SIZE};
 use hypercall_api::counter::COUNTERS;
 
 const PRESENT: u64 = 1;
@@ -68,6 +69,12 @@ pub fn write_frame(frame: Frame, offset: usize, bytes: &[u8]) {
     copy_to(Spa(frame.start().0 + offset as u64), bytes);
 }
 
+/// Reads `bytes.len()` bytes at `offset` of such a frame.
+pub fn read_frame(frame: Frame, offset: usize, bytes: &mut [u8]) {
+    assert!(offset + bytes.len() <= PAGE_SIZE as usize);
+    copy_from(Spa(frame.start().0 + offset as u64), bytes);
+}
+
 /// One 32-bit word of such a frame, shared with the guest.
 pub fn frame_word(frame: Frame, offset: usize) -> &'static core::sync::atomic::AtomicU32 {
     assert!(offset.is_multiple_of(4) && offset + 4 <= PAGE_SIZE as usize);
@@ -75,16 +82,29 @@ pub fn frame_word(frame: Frame, offset: usize) -> &'static core::sync::atomic::A
     unsafe { &*((frame.start().0 + offset as u64) as *const core::sync::atomic::AtomicU32) }
 }
 
+/// Where `length` bytes at `gpa` lie, if they are in one page of RAM that the guest may write.
+fn writable(memory: &NestedTables<Npt>, gpa: Gpa, length: usize) -> Result<Spa, Unreachable> {
+    memory
+        .translate(gpa)
+        .filter(|mapping| mapping.access.write && mapping.is_ram() && gpa.fits_page(length as u64))
+        .map(|mapping| mapping.spa)
+        .ok_or(Unreachable(gpa))
+}
+
+/// Each of these holds the address space while it copies: a page that is taken away meanwhile is not given to anybody else
+/// before the copy has ended.
 impl Partition {
     /// Copies guest memory at `gpa` into `bytes`. The range may cross pages.
     pub fn read(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), Unreachable> {
+        let memory = self.memory.lock();
+        let memory = memory.as_ref().ok_or(Unreachable(gpa))?;
         let mut done = 0;
         while done < bytes.len() {
             let at = gpa.checked_add(done as u64).ok_or(Unreachable(gpa))?;
-            let mapping = self
+            let mapping = memory
                 .translate(at)
-                .filter(|mapping| mapping.access.read && mapping.is_ram())
-                .ok_or(Unreachable(at))?;
+                .filter(|mapping| mapping.access.read && mapping.is_ram());
+            let mapping = mapping.ok_or(Unreachable(at))?;
             let length = (bytes.len() - done).min((PAGE_SIZE - at.page_offset()) as usize);
             copy_from(mapping.spa, &mut bytes[done..done + length]);
             done += length;
@@ -94,16 +114,28 @@ impl Partition {
 
     /// Copies `bytes` to guest memory at `gpa`, which must lie in one page.
     pub fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), Unreachable> {
-        copy_to(self.writable(gpa, bytes.len())?, bytes);
+        let memory = self.memory.lock();
+        copy_to(
+            writable(memory.as_ref().ok_or(Unreachable(gpa))?, gpa, bytes.len())?,
+            bytes,
+        );
         Ok(())
     }
 
-    /// Where `length` bytes at `gpa` lie, if they are in one page of RAM that the guest may write.
-    pub fn writable(&self, gpa: Gpa, length: usize) -> Result<Spa, Unreachable> {
-        self.translate(gpa)
-            .filter(|mapping| mapping.access.write && mapping.is_ram() && gpa.fits_page(length as u64))
-            .map(|mapping| mapping.spa)
-            .ok_or(Unreachable(gpa))
+    /// Whether `length` bytes at `gpa` are in one page of RAM that the guest may write.
+    pub fn is_writable(&self, gpa: Gpa, length: usize) -> bool {
+        self.memory
+            .lock()
+            .as_ref()
+            .is_some_and(|memory| writable(memory, gpa, length).is_ok())
+    }
+
+    /// Lets `work` have the frame of a page that the guest has given for the hypervisor to write, if it is RAM that the
+    /// guest itself may write.
+    pub fn with_frame<R>(&self, page: Gpfn, work: impl FnOnce(Frame) -> R) -> Option<R> {
+        let memory = self.memory.lock();
+        let spa = writable(memory.as_ref()?, page.base()?, PAGE_SIZE as usize).ok()?;
+        Frame::starting_at(spa).map(work)
     }
 }
 

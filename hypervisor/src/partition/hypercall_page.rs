@@ -30,8 +30,10 @@ pub fn set(partition: &Partition, value: u64) -> Result<(), Refused> {
     let value = if identified { value } else { value & !1 };
     let page = PageMsr(value);
     if page.is_enabled() && !partition.owns_overlay(page.page()) {
-        let frame = partition.writable_frame(page.page()).ok_or(Refused)?;
-        guest_memory::write_frame(frame, 0, &contents());
+        let written = partition.with_frame(page.page(), |frame| {
+            guest_memory::write_frame(frame, 0, &contents())
+        });
+        written.ok_or(Refused)?;
     }
     partition.hypercall_msr.store(value, Ordering::Relaxed);
     Ok(())

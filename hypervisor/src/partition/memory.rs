@@ -229,6 +229,7 @@ impl Partition {
             quiesce::stop_guests();
             memory.destroy(&mut *self.pool.lock());
         }
+        super::port::clear(self);
         self.set_state(PartitionState::Finalized);
     }
 }

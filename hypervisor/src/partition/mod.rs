@@ -8,6 +8,8 @@
 //! | [`intercept_message`] | intercepts on their way to the parent |
 //! | [`lifecycle`] | creating and deleting partitions and VPs |
 //! | [`memory`] | deposits, and what children have mapped |
+//! | [`id_table`] | things by ids of the caller's choice |
+//! | [`port`] | ports and connections |
 //! | [`registers`] | registers of a VP by name |
 //! | [`shared`] | what everybody may touch of a VP |
 //! | [`synic`] | synthetic interrupt controller and synthetic timers |
@@ -18,10 +20,12 @@
 
 pub mod guest_memory;
 pub mod hypercall_page;
+pub mod id_table;
 pub mod instruction;
 pub mod intercept_message;
 pub mod lifecycle;
 pub mod memory;
+pub mod port;
 pub mod registers;
 pub mod shared;
 pub mod synic;
@@ -29,7 +33,6 @@ pub mod table;
 pub mod virtual_apic;
 pub mod vp;
 
-use crate::memory::address::{Frame, Spa};
 use crate::memory::nested::{Mapping, NestedTables, Npt};
 use crate::memory::pool::Pool;
 use crate::platform::clock;
@@ -80,6 +83,8 @@ pub struct Partition {
     pub pool: Mutex<Pool>,
     /// Frames deposited and not withdrawn, those in use included.
     pub deposited: AtomicU64,
+    /// Its ports and connections. Locked before its pool.
+    pub ports: Mutex<port::Ports>,
     /// Which ports and MSRs pass through.
     pub permissions: &'static Permissions,
     vps: &'static VpTable,
@@ -133,6 +138,7 @@ impl Partition {
             generation: AtomicU64::new(1),
             pool: Mutex::new(Pool::new()),
             deposited: AtomicU64::new(0),
+            ports: Mutex::new(port::Ports::new()),
             permissions,
             vps,
             guest_os_id: AtomicU64::new(0),
@@ -234,18 +240,6 @@ impl Partition {
             scale,
             offset,
         }
-    }
-
-    /// Where a page that the guest has given for the hypervisor to write lies, if it is RAM that the guest itself may
-    /// write.
-    pub fn writable_page(&self, page: Gpfn) -> Option<Spa> {
-        let mapping = self.translate(page.base()?)?;
-        (mapping.access.write && mapping.is_ram()).then_some(mapping.spa)
-    }
-
-    /// The same, as a frame.
-    pub fn writable_frame(&self, page: Gpfn) -> Option<Frame> {
-        self.writable_page(page).and_then(Frame::starting_at)
     }
 
     /// Whether `page` is the hypercall page that the hypervisor provides.

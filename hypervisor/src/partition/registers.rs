@@ -94,11 +94,11 @@ pub fn get(vp: &Vp, name: Name) -> Result<RegisterValue, HvStatus> {
         Name::REFERENCE_TSC => vp.partition.reference_tsc_msr.load(Ordering::Relaxed).into(),
         Name::TIME_REF_COUNT => vp.partition.reference_time().into(),
         Name::VP_ASSIST_PAGE => vp.assist_page.into(),
-        Name::SCONTROL => vp.synic.control().into(),
+        Name::SCONTROL => vp.shared.synic.control().into(),
         Name::SVERSION => 1u64.into(),
-        Name::SIEFP => vp.synic.event_page().into(),
-        Name::SIMP => vp.synic.message_page().into(),
-        Name(0xa_0000..=0xa_000f) => vp.synic.sint((name.0 & 0xf) as usize).into(),
+        Name::SIEFP => vp.shared.synic.event_page().into(),
+        Name::SIMP => vp.shared.synic.message_page().into(),
+        Name(0xa_0000..=0xa_000f) => vp.shared.synic.sint((name.0 & 0xf) as usize).into(),
         Name(0xb_0000..=0xb_0007) => {
             let timer = ((name.0 & 7) / 2) as usize;
             match name.0 & 1 {
@@ -165,10 +165,11 @@ pub fn set(vp: &mut Vp, name: Name, value: RegisterValue) -> Result<(), HvStatus
         Name::PENDING_EVENT0 => return set_pending(vp, value.pending_exception()),
         Name::GUEST_OS_ID => vp.partition.guest_os_id.store(word, Ordering::Relaxed),
         Name::HYPERCALL => hypercall_page::set(vp.partition, word).map_err(|_| INVALID)?,
-        Name::SCONTROL => vp.synic.set_control(word).map_err(|_| INVALID)?,
-        Name::SIEFP => vp.synic.set_event_page(word),
-        Name::SIMP => vp.synic.set_message_page(word),
+        Name::SCONTROL => vp.shared.synic.set_control(word).map_err(|_| INVALID)?,
+        Name::SIEFP => vp.shared.synic.set_event_page(word),
+        Name::SIMP => vp.shared.synic.set_message_page(word),
         Name(0xa_0000..=0xa_000f) => vp
+            .shared
             .synic
             .set_sint((name.0 & 0xf) as usize, word)
             .map_err(|_| INVALID)?,

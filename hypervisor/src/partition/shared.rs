@@ -2,6 +2,7 @@
 
 use super::Partition;
 use super::guest_memory;
+use super::synic::SynicRegisters;
 use super::virtual_apic::VirtualApic;
 use super::vp::Vp;
 use crate::memory::address::Frame;
@@ -11,6 +12,7 @@ use crate::virtualization::Exit;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::counter::{COUNTERS, EXIT_BASE};
 use hypercall_api::id::{LpIndex, VpIndex};
+use hypercall_api::port::PortId;
 use hypercall_api::processor::InitialVpContext;
 use spin::{Mutex, MutexGuard};
 
@@ -101,6 +103,10 @@ pub struct VpShared {
     pub deadline: AtomicU64,
     /// What the scheduler knows of it.
     pub schedule: Schedule,
+    /// Its SynIC registers.
+    pub synic: SynicRegisters,
+    /// Ports whose messages wait for its message slots. Locked after the partition's ports.
+    pub waiting_ports: Mutex<PortList>,
     /// Children's VPs whose intercepts wait for this VP's message slot.
     pub intercepts: Mutex<InterceptQueue>,
     /// The next in a queue of intercepts.
@@ -146,6 +152,11 @@ impl VpShared {
             wanted: AtomicU32::new(0),
             deadline: AtomicU64::new(u64::MAX),
             schedule: Schedule::default(),
+            synic: SynicRegisters::new(),
+            waiting_ports: Mutex::new(PortList {
+                first: None,
+                last: None,
+            }),
             intercepts: Mutex::new(InterceptQueue::new()),
             next_intercept: Mutex::new(None),
             intercept_page: None,
@@ -238,6 +249,13 @@ impl VpShared {
         self.poke();
     }
 
+    /// Raises the interrupts of the SINTs that messages and events have arrived at.
+    pub fn raise_sints(&self) {
+        self.synic
+            .take_raised()
+            .for_each(|vector| self.request_interrupt(vector));
+    }
+
     /// Requests an NMI.
     pub fn request_nmi(&self) {
         self.nmi.store(true, Ordering::Release);
@@ -283,6 +301,14 @@ impl VpShared {
     pub fn take_start(&self) -> Option<InitialVpContext> {
         self.start.lock().take()
     }
+}
+
+/// Ports of one partition, chained through themselves.
+pub struct PortList {
+    /// The first.
+    pub first: Option<PortId>,
+    /// The last.
+    pub last: Option<PortId>,
 }
 
 /// VPs whose intercepts wait, first come first served, chained through the VPs themselves: a VP has one intercept at most.

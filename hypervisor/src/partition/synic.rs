@@ -1,12 +1,17 @@
 //! The synthetic interrupt controller and the synthetic timers of a VP (TLFS, "Virtual Interrupt Control", "Timers").
+//! Registers are shared, since senders on any processor look at them; timers are the VP's own.
 
 use super::guest_memory::{frame_word, write_frame};
 use super::vp::Vp;
-use core::sync::atomic::Ordering;
+use super::{Partition, port};
+use crate::memory::address::Frame;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gpfn;
 use hypercall_api::intercept::OpaqueIntercept;
-use hypercall_api::message::{MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
+use hypercall_api::message::{EVENT_FLAGS, MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
 use hypercall_api::msr::{PageMsr, Sint, StimerConfig};
+use hypercall_api::status::HvStatus;
+use spin::Mutex;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// SINT by which a parent hears of intercepts.
@@ -31,96 +36,173 @@ struct Timer {
     undelivered: Option<u64>,
 }
 
-/// SynIC registers and timers of a VP.
-pub struct Synic {
-    control: u64,
-    message_page: u64,
-    event_page: u64,
-    sints: [Sint; SINT_COUNT],
-    timers: [Timer; TIMERS],
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// It is in its slot.
+    Filled,
+    /// The slot is taken, or there is none; the guest will say when that changes.
+    Taken,
 }
 
-impl Default for Synic {
+/// The SynIC registers of a VP, which senders on any processor look at.
+pub struct SynicRegisters {
+    control: AtomicU64,
+    message_page: AtomicU64,
+    event_page: AtomicU64,
+    sints: [AtomicU64; SINT_COUNT],
+    /// SINTs whose interrupts are to be raised, a bit each.
+    raised: AtomicU32,
+    /// Held while a slot is filled.
+    filling: Mutex<()>,
+}
+
+impl Default for SynicRegisters {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Synic {
-    /// A SynIC after reset.
-    pub fn new() -> Self {
+impl SynicRegisters {
+    /// The registers after reset.
+    pub const fn new() -> Self {
         Self {
-            control: 0,
-            message_page: 0,
-            event_page: 0,
-            sints: [Sint::RESET; SINT_COUNT],
-            timers: [Timer::default(); TIMERS],
+            control: AtomicU64::new(0),
+            message_page: AtomicU64::new(0),
+            event_page: AtomicU64::new(0),
+            sints: [const { AtomicU64::new(Sint::RESET.0) }; SINT_COUNT],
+            raised: AtomicU32::new(0),
+            filling: Mutex::new(()),
         }
     }
 
     /// Gives the VP pages to begin with, as the root's are: the guest finds their numbers in SIMP and SIEFP.
-    pub fn provide_pages(&mut self, message_page: Gpfn, event_page: Gpfn) {
-        self.message_page = message_page.0 << 12;
-        self.event_page = event_page.0 << 12;
+    pub fn provide_pages(&self, message_page: Gpfn, event_page: Gpfn) {
+        self.message_page.store(message_page.0 << 12, Ordering::Relaxed);
+        self.event_page.store(event_page.0 << 12, Ordering::Relaxed);
     }
 
-    /// A SynIC after reset that keeps the pages that were [provided](Self::provide_pages).
-    pub fn reset(&self) -> Self {
-        let pages = |value: u64| value & !0xfff;
-        Self {
-            message_page: pages(self.message_page),
-            event_page: pages(self.event_page),
-            ..Self::new()
-        }
+    /// Back to the values after reset, but for the pages that were [provided](Self::provide_pages).
+    pub fn reset(&self) {
+        self.control.store(0, Ordering::Relaxed);
+        self.message_page.fetch_and(!0xfff, Ordering::Relaxed);
+        self.event_page.fetch_and(!0xfff, Ordering::Relaxed);
+        self.sints
+            .iter()
+            .for_each(|sint| sint.store(Sint::RESET.0, Ordering::Relaxed));
     }
 
     /// SCONTROL.
     pub fn control(&self) -> u64 {
-        self.control
+        self.control.load(Ordering::Relaxed)
     }
 
     /// Sets SCONTROL.
-    pub fn set_control(&mut self, value: u64) -> Result<(), Refused> {
+    pub fn set_control(&self, value: u64) -> Result<(), Refused> {
         if value & !1 != 0 {
             return Err(Refused);
         }
-        self.control = value;
+        self.control.store(value, Ordering::Relaxed);
         Ok(())
     }
 
     /// SIMP.
     pub fn message_page(&self) -> u64 {
-        self.message_page
+        self.message_page.load(Ordering::Relaxed)
     }
 
     /// Sets SIMP.
-    pub fn set_message_page(&mut self, value: u64) {
-        self.message_page = value;
+    pub fn set_message_page(&self, value: u64) {
+        self.message_page.store(value, Ordering::Relaxed);
     }
 
     /// SIEFP.
     pub fn event_page(&self) -> u64 {
-        self.event_page
+        self.event_page.load(Ordering::Relaxed)
     }
 
     /// Sets SIEFP.
-    pub fn set_event_page(&mut self, value: u64) {
-        self.event_page = value;
+    pub fn set_event_page(&self, value: u64) {
+        self.event_page.store(value, Ordering::Relaxed);
     }
 
     /// A SINT register.
     pub fn sint(&self, index: usize) -> u64 {
-        self.sints[index].0
+        self.sints[index].load(Ordering::Relaxed)
     }
 
     /// Sets a SINT register. An unmasked SINT needs a vector of at least 16.
-    pub fn set_sint(&mut self, index: usize, value: u64) -> Result<(), Refused> {
+    pub fn set_sint(&self, index: usize, value: u64) -> Result<(), Refused> {
         let sint = Sint(value);
         if !sint.is_masked() && !sint.is_polling() && sint.vector() < 16 {
             return Err(Refused);
         }
-        self.sints[index] = sint;
+        self.sints[index].store(value, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.control() & 1 != 0
+    }
+
+    /// Puts a message into a SINT's slot, where that is free, and takes note that the SINT is to be raised. Where it is taken,
+    /// the guest is told that another message waits, and will write EOM.
+    pub fn deliver(&self, partition: &Partition, sint: usize, message: &Message) -> Slot {
+        let page = PageMsr(self.message_page());
+        if !self.is_enabled() || !page.is_enabled() {
+            return Slot::Taken;
+        }
+        let _filling = self.filling.lock();
+        match partition.with_frame(page.page(), |frame| fill_slot(frame, sint, message)) {
+            Some(true) => {
+                self.raised.fetch_or(1 << sint, Ordering::AcqRel);
+                Slot::Filled
+            }
+            _ => Slot::Taken,
+        }
+    }
+
+    /// Sets an event flag of a SINT, and takes note that the SINT is to be raised where the flag was clear.
+    pub fn signal(&self, partition: &Partition, sint: usize, flag: u16) -> Result<(), HvStatus> {
+        let page = PageMsr(self.event_page());
+        if !self.is_enabled() || !page.is_enabled() || flag as usize >= EVENT_FLAGS {
+            return Err(HvStatus::OPERATION_DENIED);
+        }
+        let offset = sint * EVENT_FLAGS / 8 + flag as usize / 32 * 4;
+        let bit = 1 << (flag % 32);
+        let before = partition.with_frame(page.page(), |frame| {
+            frame_word(frame, offset).fetch_or(bit, Ordering::AcqRel)
+        });
+        if before.ok_or(HvStatus::OPERATION_DENIED)? & bit == 0 {
+            self.raised.fetch_or(1 << sint, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// The vectors of the SINTs that were to be raised, which are not any more.
+    pub fn take_raised(&self) -> impl Iterator<Item = u8> + '_ {
+        let raised = match self.raised.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.raised.swap(0, Ordering::AcqRel),
+        };
+        (0..SINT_COUNT)
+            .filter(move |sint| raised & 1 << sint != 0)
+            .map(|sint| Sint(self.sint(sint)))
+            .filter(|sint| !sint.is_masked() && !sint.is_polling())
+            .map(Sint::vector)
+    }
+}
+
+/// The synthetic timers of a VP.
+#[derive(Default)]
+pub struct Synic {
+    timers: [Timer; TIMERS],
+}
+
+impl Synic {
+    /// Timers after reset.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A timer's configuration.
@@ -228,40 +310,24 @@ impl Synic {
         }
     }
 
-    /// Puts a message into a SINT's slot and raises its interrupt. Returns whether it was delivered: where the slot is
-    /// taken, the guest is told that one waits, and will write EOM.
+    /// Sends a message of the hypervisor's own to the VP itself. Returns whether it is in its slot.
     fn deliver(vp: &mut Vp, sint: usize, message_type: MessageType, origin: u64, payload: &[u8]) -> bool {
-        let page = PageMsr(vp.synic.message_page);
-        if vp.synic.control & 1 == 0 || !page.is_enabled() {
-            return false;
-        }
-        let Some(frame) = vp.partition.writable_frame(page.page()) else {
-            return false;
-        };
-        let slot = sint * size_of::<Message>();
-        let slot_type = frame_word(frame, slot);
-        if slot_type.load(Ordering::Acquire) != MessageType::NONE.0 {
-            frame_word(frame, slot + 4).fetch_or((MESSAGE_PENDING as u32) << 8, Ordering::AcqRel);
-            // The guest may have freed the slot before it could see the flag.
-            if slot_type.load(Ordering::Acquire) != MessageType::NONE.0 {
-                return false;
-            }
-        }
         let mut message = Message::new_zeroed();
+        message.message_type = message_type;
         message.payload_size = payload.len() as u8;
         message.origin = origin;
         message.payload[..payload.len()].copy_from_slice(payload);
-        write_frame(frame, slot + 4, &message.as_bytes()[4..16 + payload.len()]);
-        slot_type.store(message_type.0, Ordering::Release);
-        let register = vp.synic.sints[sint];
-        if !register.is_masked() && !register.is_polling() {
-            vp.apic.request(register.vector());
-        }
-        true
+        let slot = vp.shared.synic.deliver(vp.partition, sint, &message);
+        vp.shared
+            .synic
+            .take_raised()
+            .for_each(|vector| vp.apic.request(vector));
+        slot == Slot::Filled
     }
 
-    /// Delivers the intercepts of children that wait for this VP's message slot.
+    /// Delivers what waits for the VP's message slots: messages at ports, intercepts of children.
     pub fn deliver_waiting(vp: &mut Vp) {
+        port::deliver_waiting(vp.partition, vp.shared);
         loop {
             // The VP's own LP is the only one that takes from the queue, but for deletions, which remove.
             let mut queue = vp.shared.intercepts.lock();
@@ -294,4 +360,21 @@ impl Synic {
         }
         vp.update_deadline();
     }
+}
+
+/// Puts a message into a SINT's slot, where that is free. Its type, which makes it a message, is written last.
+fn fill_slot(frame: Frame, sint: usize, message: &Message) -> bool {
+    let slot = sint * size_of::<Message>();
+    let slot_type = frame_word(frame, slot);
+    if slot_type.load(Ordering::Acquire) != MessageType::NONE.0 {
+        frame_word(frame, slot + 4).fetch_or((MESSAGE_PENDING as u32) << 8, Ordering::AcqRel);
+        // The guest may have freed the slot before it could see the flag.
+        if slot_type.load(Ordering::Acquire) != MessageType::NONE.0 {
+            return false;
+        }
+    }
+    let length = 16 + message.payload_size as usize;
+    write_frame(frame, slot + 4, &message.as_bytes()[4..length]);
+    slot_type.store(message.message_type.0, Ordering::Release);
+    true
 }

@@ -34,7 +34,7 @@ pub struct Vp {
     pub extended: ExtendedState,
     /// Its virtual local APIC.
     pub apic: VirtualApic,
-    /// Its synthetic interrupt controller and timers.
+    /// Its synthetic timers.
     pub synic: Synic,
     /// Where its code was found.
     code: CodeCache,
@@ -126,7 +126,8 @@ impl Vp {
     fn reset(&mut self) {
         let mode = self.apic.is_x2apic();
         self.apic = VirtualApic::new(self.shared.apic_id, self.shared.index.0 == 0, mode);
-        self.synic = self.synic.reset();
+        self.synic = Synic::new();
+        self.shared.synic.reset();
         self.pending_exception = None;
         self.update_deadline();
     }

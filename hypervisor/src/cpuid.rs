@@ -106,7 +106,8 @@ fn hypervisor_leaf(vp: &Vp, leaf: u32) -> CpuidResult {
         ),
         hv::LEAF_FEATURES => {
             let (low, high) = vp.partition.privileges.cpuid_words();
-            let features = Features::FREQUENCY_MSRS | Features::DIRECT_SYNTHETIC_TIMERS;
+            let features =
+                Features::FREQUENCY_MSRS | Features::DIRECT_SYNTHETIC_TIMERS | Features::GUEST_CRASH_MSRS;
             (low, high, 0, features.bits())
         }
         hv::LEAF_RECOMMENDATIONS => {

@@ -3,6 +3,7 @@
 use crate::memory::address::Spa;
 use crate::partition::instruction::Kind;
 use crate::partition::vp::{Resume, Vp};
+use crate::partition::xapic;
 use crate::platform::registers;
 use crate::processor::extended_state;
 use crate::virtualization::general::{RAX, RCX};
@@ -41,7 +42,11 @@ pub fn io_port(vp: &mut Vp, access: IoAccess) -> Resume {
 /// An access that the nested page tables do not allow. The root gets #GP; if it cannot even take that, it is over.
 pub fn nested_fault(vp: &mut Vp, fault: NestedFault) -> Resume {
     if vp.partition.has_parent() {
-        return vp.intercept_memory(fault);
+        let on_apic_page = xapic::is_page(vp, fault.gpa) && !fault.page_walk && !fault.present;
+        return match on_apic_page.then(|| xapic::access(vp, fault)).flatten() {
+            Some(resume) => resume,
+            None => vp.intercept_memory(fault),
+        };
     }
     let what = match fault.access {
         Access::Read => "read",

@@ -24,6 +24,16 @@ struct Refused;
 #[inline]
 pub fn read(vp: &mut Vp) -> Resume {
     let msr = vp.registers.general[RCX] as u32;
+    if msr == hv::GUEST_IDLE
+        && vp
+            .partition
+            .privileges
+            .contains(Privileges::ACCESS_GUEST_IDLE_REG)
+    {
+        vp.registers.set_edx_eax(0);
+        vp.advance(Kind::TwoBytes);
+        return vp.idle();
+    }
     match value(vp, msr) {
         Ok(value) => {
             vp.registers.set_edx_eax(value);
@@ -42,6 +52,9 @@ pub fn write(vp: &mut Vp) -> Resume {
     match set(vp, msr, value) {
         Ok(()) => {
             vp.advance(Kind::TwoBytes);
+            if msr == hv::CRASH_CTL && value & hv::crash::NOTIFY != 0 && vp.partition.has_parent() {
+                return vp.intercept_msr_write(msr, value);
+            }
             Resume::Guest
         }
         Err(Refused) => refuse(vp, msr, "write"),
@@ -109,6 +122,11 @@ fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         hv::SIEFP => Ok(vp.shared.synic.event_page()),
         hv::SIMP => Ok(vp.shared.synic.message_page()),
         hv::EOM => Ok(0),
+        hv::CRASH_P0..=hv::CRASH_P4 => {
+            Ok(partition.crash[(msr - hv::CRASH_P0) as usize].load(Ordering::Relaxed))
+        }
+        // What the hypervisor takes.
+        hv::CRASH_CTL => Ok(hv::crash::NOTIFY | hv::crash::NOTIFY_MESSAGE),
         hv::SINT0..=hv::SINT15 => Ok(vp.shared.synic.sint((msr - hv::SINT0) as usize)),
         hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => {
             let index = (msr - hv::STIMER0_CONFIG) as usize;
@@ -195,6 +213,10 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
         hv::SIMP => {
             vp.shared.synic.set_message_page(value);
             Synic::deliver_waiting(vp);
+            Ok(())
+        }
+        hv::CRASH_P0..=hv::CRASH_CTL => {
+            partition.crash[(msr - hv::CRASH_P0) as usize].store(value, Ordering::Relaxed);
             Ok(())
         }
         hv::EOM => {

@@ -100,7 +100,6 @@ fn gpfn(frame: Frame) -> Gpfn {
 fn root_privileges() -> Privileges {
     // What has no implementation yet must not be announced.
     Privileges::all()
-        - Privileges::ACCESS_GUEST_IDLE_REG
         - Privileges::ACCESS_DEBUG_REGS
         - Privileges::ACCESS_REENLIGHTENMENT_CONTROLS
         - Privileges::ACCESS_TSC_INVARIANT_CONTROLS

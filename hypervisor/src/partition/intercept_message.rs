@@ -10,7 +10,7 @@ use hypercall_api::address::Gva;
 use hypercall_api::id::VpIndex;
 use hypercall_api::intercept::{
     AccessType, ExecutionState, InterceptHeader, InvalidVpRegister, IoPortAccess, IoPortIntercept,
-    MemoryAccess, MemoryIntercept, UnrecoverableException,
+    MemoryAccess, MemoryIntercept, MsrIntercept, UnrecoverableException,
 };
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message, MessageType};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
@@ -149,6 +149,18 @@ impl Vp {
             MessageType::UNMAPPED_GPA
         };
         self.send_intercept(message_type, &message)
+    }
+
+    /// A write of an MSR that the parent wants to hear of. It has been done, and the instruction is over.
+    pub fn intercept_msr_write(&mut self, msr: u32, value: u64) -> Resume {
+        let message = MsrIntercept {
+            header: self.intercept_header(AccessType::WRITE, 0),
+            msr,
+            reserved: 0,
+            rdx: value >> 32,
+            rax: value & 0xffff_ffff,
+        };
+        self.send_intercept(MessageType::MSR_INTERCEPT, &message)
     }
 
     /// A triple fault.

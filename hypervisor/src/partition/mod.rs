@@ -8,6 +8,8 @@
 //! | [`intercept_message`] | intercepts on their way to the parent |
 //! | [`lifecycle`] | creating and deleting partitions and VPs |
 //! | [`memory`] | deposits, and what children have mapped |
+//! | [`mmio`] | decoding of plain moves to registers in memory |
+//! | [`xapic`] | the APIC's page |
 //! | [`id_table`] | things by ids of the caller's choice |
 //! | [`port`] | ports and connections |
 //! | [`registers`] | registers of a VP by name |
@@ -25,6 +27,7 @@ pub mod instruction;
 pub mod intercept_message;
 pub mod lifecycle;
 pub mod memory;
+pub mod mmio;
 pub mod port;
 pub mod registers;
 pub mod shared;
@@ -32,6 +35,7 @@ pub mod synic;
 pub mod table;
 pub mod virtual_apic;
 pub mod vp;
+pub mod xapic;
 
 use crate::memory::nested::{Mapping, NestedTables, Npt};
 use crate::memory::pool::Pool;
@@ -94,6 +98,8 @@ pub struct Partition {
     pub hypercall_msr: AtomicU64,
     /// HV_X64_MSR_REFERENCE_TSC.
     pub reference_tsc_msr: AtomicU64,
+    /// HV_X64_MSR_CRASH_P0 to P4, and CTL as it was last written.
+    pub crash: [AtomicU64; 6],
     /// The hypercall page that the hypervisor provides, as it does for the root (mapped read-only and executable).
     overlay: Option<Gpfn>,
     /// TSC when the partition was created; its reference time counts from there.
@@ -144,6 +150,7 @@ impl Partition {
             guest_os_id: AtomicU64::new(0),
             hypercall_msr: AtomicU64::new(overlay.map_or(0, |page| page.0 << 12)),
             reference_tsc_msr: AtomicU64::new(0),
+            crash: [const { AtomicU64::new(0) }; 6],
             overlay,
             created: tsc(),
             weight: AtomicU64::new(crate::scheduler::DEFAULT_WEIGHT),

@@ -90,6 +90,9 @@ pub fn get(vp: &Vp, name: Name) -> Result<RegisterValue, HvStatus> {
         Name::VP_INDEX => u64::from(vp.shared.index.0).into(),
         Name::VP_RUNTIME => vp.shared.statistics.get(counter::TOTAL_RUN_TIME).into(),
         Name::GUEST_OS_ID => vp.partition.guest_os_id.load(Ordering::Relaxed).into(),
+        Name(0x210..=0x215) => vp.partition.crash[(name.0 - Name::GUEST_CRASH_P0.0) as usize]
+            .load(Ordering::Relaxed)
+            .into(),
         Name::HYPERCALL => vp.partition.hypercall_msr.load(Ordering::Relaxed).into(),
         Name::REFERENCE_TSC => vp.partition.reference_tsc_msr.load(Ordering::Relaxed).into(),
         Name::TIME_REF_COUNT => vp.partition.reference_time().into(),

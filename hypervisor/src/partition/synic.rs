@@ -5,7 +5,7 @@ use super::guest_memory::{frame_word, write_frame};
 use super::vp::Vp;
 use super::{Partition, port};
 use crate::memory::address::Frame;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gpfn;
 use hypercall_api::intercept::OpaqueIntercept;
 use hypercall_api::message::{EVENT_FLAGS, MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
@@ -51,6 +51,7 @@ pub struct SynicRegisters {
     message_page: AtomicU64,
     event_page: AtomicU64,
     sints: [AtomicU64; SINT_COUNT],
+    has_auto_eoi: AtomicBool,
     /// SINTs whose interrupts are to be raised, a bit each.
     raised: AtomicU32,
     /// Held while a slot is filled.
@@ -71,6 +72,7 @@ impl SynicRegisters {
             message_page: AtomicU64::new(0),
             event_page: AtomicU64::new(0),
             sints: [const { AtomicU64::new(Sint::RESET.0) }; SINT_COUNT],
+            has_auto_eoi: AtomicBool::new(false),
             raised: AtomicU32::new(0),
             filling: Mutex::new(()),
         }
@@ -138,7 +140,23 @@ impl SynicRegisters {
             return Err(Refused);
         }
         self.sints[index].store(value, Ordering::Relaxed);
+        let auto = self
+            .sints
+            .iter()
+            .any(|sint| Sint(sint.load(Ordering::Relaxed)).is_auto_eoi());
+        self.has_auto_eoi.store(auto, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the SINT that raises `vector` needs no EOI of the guest's.
+    #[inline]
+    pub fn is_auto_eoi(&self, vector: u8) -> bool {
+        self.has_auto_eoi.load(Ordering::Relaxed)
+            && self
+                .sints
+                .iter()
+                .map(|sint| Sint(sint.load(Ordering::Relaxed)))
+                .any(|sint| !sint.is_masked() && sint.is_auto_eoi() && sint.vector() == vector)
     }
 
     fn is_enabled(&self) -> bool {

@@ -130,6 +130,10 @@ pub struct VirtualApic {
     svr: u32,
     esr: u32,
     icr: u64,
+    /// LDR and the upper half of ICR as the APIC's page has them.
+    pub page_ldr: u32,
+    /// See [`page_ldr`](Self::page_ldr).
+    pub page_icr_high: u32,
     /// Sub-class of the task priority; the class is the hardware's.
     task_priority_low: u8,
     requests: VectorSet,
@@ -148,6 +152,8 @@ impl VirtualApic {
             svr: 0xff,
             esr: 0,
             icr: 0,
+            page_ldr: 0,
+            page_icr_high: 0,
             task_priority_low: 0,
             requests: VectorSet::default(),
             in_service: VectorSet::default(),

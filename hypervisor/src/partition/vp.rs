@@ -44,6 +44,8 @@ pub struct Vp {
     pub deadline: u64,
     /// Priority of the interrupt window that has been asked for.
     window: Option<u8>,
+    /// It waits by the guest idle MSR: an interrupt ends that even where it cannot be delivered.
+    idle: bool,
     /// An exception to deliver at the next entry.
     pub pending_exception: Option<Exception>,
     /// TSC up to which its run time has been counted.
@@ -91,6 +93,7 @@ impl Vp {
             assist_page: 0,
             deadline: u64::MAX,
             window: None,
+            idle: false,
             pending_exception: None,
             accounted: 0,
             address_space: AddressSpace::default(),
@@ -156,6 +159,13 @@ impl Vp {
             self.accounted = now;
             self.shared.statistics.add(TOTAL_RUN_TIME, units);
         }
+    }
+
+    /// Sleeps until an interrupt is pending, whatever RFLAGS.IF says (TLFS, "Guest Idle").
+    pub fn idle(&mut self) -> Resume {
+        self.idle = true;
+        self.shared.halt();
+        Resume::Leave
     }
 
     /// Makes the guest take `exception` instead of the instruction that exited.
@@ -285,6 +295,9 @@ impl Vp {
             None => self.set_window(None),
             Some(vector) if self.can_take(vector) => {
                 self.apic.accept(vector);
+                if self.shared.synic.is_auto_eoi(vector) {
+                    self.apic.end_of_interrupt();
+                }
                 self.hardware.inject(Event::Interrupt(vector));
                 self.ask_for_window();
             }

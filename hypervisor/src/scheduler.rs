@@ -233,13 +233,14 @@ fn run_vp(processor: &Processor, vp: &mut Vp, until: u64) {
         vp.follow_memory();
         let exit = vp.hardware.enter(&mut vp.registers);
         processor.guest_epoch.fetch_add(1, Ordering::Release);
+        let left = tsc();
         match exit::handle(vp, exit) {
             Resume::Guest => {}
             Resume::AfterInterrupt => interrupts::take_pending(),
             Resume::Leave => return,
         }
         let now = tsc();
-        vp.account(now);
+        vp.account(now, now.wrapping_sub(left));
         if now >= until {
             return;
         }
@@ -289,7 +290,10 @@ pub fn detach(slot: &'static VpSlot) {
     }
 }
 
-/// The LP with the fewest VPs.
+/// The LP with the fewest VPs, if it has room for another.
 pub fn least_loaded() -> Option<&'static Processor> {
-    Processor::all().min_by_key(|processor| processor.queue.lock().len())
+    let (vps, processor) = Processor::all()
+        .map(|processor| (processor.queue.lock().len(), processor))
+        .min_by_key(|(vps, _)| *vps)?;
+    (vps < MAX_VPS).then_some(processor)
 }

@@ -42,7 +42,7 @@ use crate::memory::pool::Pool;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use crate::virtualization::svm::permissions::Permissions;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::{Gpa, Gpfn, PAGE_SIZE};
 use hypercall_api::id::PartitionId;
 use hypercall_api::privilege::Privileges;
@@ -92,6 +92,8 @@ pub struct Partition {
     /// Which ports and MSRs pass through.
     pub permissions: &'static Permissions,
     vps: &'static VpTable,
+    /// One more than the highest index of a VP that there has been.
+    vp_limit: AtomicU32,
     /// HV_X64_MSR_GUEST_OS_ID.
     pub guest_os_id: AtomicU64,
     /// HV_X64_MSR_HYPERCALL.
@@ -147,6 +149,7 @@ impl Partition {
             ports: Mutex::new(port::Ports::new()),
             permissions,
             vps,
+            vp_limit: AtomicU32::new(0),
             guest_os_id: AtomicU64::new(0),
             hypercall_msr: AtomicU64::new(overlay.map_or(0, |page| page.0 << 12)),
             reference_tsc_msr: AtomicU64::new(0),

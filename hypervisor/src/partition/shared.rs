@@ -396,6 +396,12 @@ impl Statistics {
         );
     }
 
+    /// Sets a counter. Only the VP's own LP does.
+    #[inline]
+    pub fn set(&self, counter: usize, value: u64) {
+        self.counters[counter].store(value, Ordering::Relaxed);
+    }
+
     /// Counts an exit by its reason.
     #[inline]
     pub fn add_exit(&self, exit: Exit) {

@@ -59,6 +59,8 @@ impl Partition {
     /// Gives the partition a VP. Its index must be free.
     pub fn add_vp(&self, slot: &'static VpSlot) {
         self.vps[slot.shared.index.0 as usize].store(ptr::from_ref(slot).cast_mut(), Ordering::Release);
+        self.vp_limit
+            .fetch_max(slot.shared.index.0 + 1, Ordering::Release);
     }
 
     /// Takes a VP away: nobody finds it any more.
@@ -72,6 +74,15 @@ impl Partition {
         let pointer = self.vps.get(index.0 as usize)?.load(Ordering::Acquire);
         // SAFETY: as for partitions: a listed VP lives until its deleter has seen this processor leave the hypervisor.
         unsafe { pointer.as_ref() }
+    }
+
+    /// A VP by its APIC id, which is its index but in a root with gaps between its processors' ids.
+    #[inline]
+    pub fn vp_by_apic_id(&self, id: u32) -> Option<&'static VpSlot> {
+        match self.vp(VpIndex(id)).filter(|slot| slot.shared.apic_id == id) {
+            Some(slot) => Some(slot),
+            None => self.vps().find(|slot| slot.shared.apic_id == id),
+        }
     }
 
     /// Every VP.

@@ -1,6 +1,6 @@
 //! The virtual local APIC of a VP, reached by the x2APIC MSRs (SDM 3, 11.12).
 
-use super::Partition;
+use super::shared::VpShared;
 use super::vp::Vp;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
@@ -329,36 +329,45 @@ fn send_ipi(vp: &mut Vp, command: u64) -> Result<(), Refused> {
         return Ok(());
     }
     let own = vp.apic.id;
-    let hit = |id: u32| match command >> 18 & 3 {
-        0 => {
-            target == u32::MAX
-                || if logical {
-                    logical_match(target, id)
-                } else {
-                    target == id
-                }
+    let shorthand = command >> 18 & 3;
+    let everybody = target == u32::MAX || shorthand >= 2;
+    if !everybody && !logical {
+        let id = if shorthand == 1 { own } else { target };
+        if id == own && matches!(delivery, 0 | 1) {
+            vp.apic.request(vector);
+        } else if let Some(slot) = vp.partition.vp_by_apic_id(id) {
+            deliver_ipi(&slot.shared, command);
         }
-        1 => id == own,
+        return Ok(());
+    }
+    let hit = |id: u32| match shorthand {
+        3 => id != own,
         2 => true,
-        _ => id != own,
+        1 => id == own,
+        _ => everybody || logical_match(target, id),
     };
-    let partition = vp.partition;
-    for slot in partition.vps().filter(|slot| hit(slot.shared.apic_id)) {
-        let shared = &slot.shared;
-        match delivery {
-            0 | 1 if shared.index == vp.shared.index => vp.apic.request(vector),
-            0 | 1 => shared.request_interrupt(vector),
-            4 => shared.request_nmi(),
-            5 if command & 1 << 14 != 0 => {
-                shared.reset.store(true, core::sync::atomic::Ordering::Release);
-                shared.poke();
-            }
-            // A VP that does not wait ignores it, as a processor does.
-            6 => drop(shared.start(startup_context(vector))),
-            _ => {}
-        }
+    for slot in vp.partition.vps().filter(|slot| hit(slot.shared.apic_id)) {
+        deliver_ipi(&slot.shared, command);
     }
     Ok(())
+}
+
+/// What an interrupt command does at one of its targets.
+fn deliver_ipi(target: &VpShared, command: u64) {
+    let vector = command as u8;
+    match command >> 8 & 7 {
+        0 | 1 => target.request_interrupt(vector),
+        4 => target.request_nmi(),
+        5 if command & 1 << 14 != 0 => {
+            target.reset.store(true, core::sync::atomic::Ordering::Release);
+            target.poke();
+        }
+        // A VP that does not wait ignores it, as a processor does.
+        6 => {
+            target.start(startup_context(vector));
+        }
+        _ => {}
+    }
 }
 
 /// Whether x2APIC logical destination `target` includes the APIC `id`.
@@ -419,13 +428,6 @@ fn initialized() -> InitialVpContext {
         cr0: 0x10,
         pat: 0x0007_0406_0007_0406,
         ..InitialVpContext::default()
-    }
-}
-
-impl Partition {
-    /// The VP with an APIC id.
-    pub fn vp_by_apic_id(&self, id: u32) -> Option<&'static super::shared::VpSlot> {
-        self.vps().find(|slot| slot.shared.apic_id == id)
     }
 }
 

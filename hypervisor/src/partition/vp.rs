@@ -15,7 +15,7 @@ use crate::virtualization::svm::Svm;
 use crate::virtualization::{AddressSpace, Event, Exception, GuestRegisters, Paging, VirtualProcessor};
 use core::sync::atomic::Ordering;
 use hypercall_api::address::Gva;
-use hypercall_api::counter::TOTAL_RUN_TIME;
+use hypercall_api::counter::{HYPERVISOR_RUN_TIME, TOTAL_RUN_TIME};
 use hypercall_api::processor::InitialVpContext;
 
 /// What only the LP that runs the VP touches.
@@ -50,6 +50,10 @@ pub struct Vp {
     pub pending_exception: Option<Exception>,
     /// TSC up to which its run time has been counted.
     accounted: u64,
+    /// TSC ticks that it has run, those of the hypervisor for it included.
+    run_ticks: u64,
+    /// Of these, the hypervisor's.
+    hypervisor_ticks: u64,
     /// Its address space id.
     address_space: AddressSpace,
     /// The generation of its partition's memory that its translations are of.
@@ -96,6 +100,8 @@ impl Vp {
             idle: false,
             pending_exception: None,
             accounted: 0,
+            run_ticks: 0,
+            hypervisor_ticks: 0,
             address_space: AddressSpace::default(),
             generation: 0,
         }
@@ -147,18 +153,22 @@ impl Vp {
     /// Takes what the VP owns of the processor out of it: the VP stops running here at TSC `now`.
     pub fn unload(&mut self, now: u64) {
         self.extended.save();
-        self.account(now);
+        self.account(now, 0);
         self.shared.deadline.store(self.deadline, Ordering::Relaxed);
     }
 
-    /// Counts the VP's run time up to TSC `now`.
+    /// Counts the VP's run time up to TSC `now`, of which so many ticks were the hypervisor's.
     #[inline]
-    pub fn account(&mut self, now: u64) {
-        let units = clock::reference_units(now.wrapping_sub(self.accounted));
-        if units != 0 {
-            self.accounted = now;
-            self.shared.statistics.add(TOTAL_RUN_TIME, units);
-        }
+    pub fn account(&mut self, now: u64, hypervisor_ticks: u64) {
+        self.run_ticks = self.run_ticks.wrapping_add(now.wrapping_sub(self.accounted));
+        self.hypervisor_ticks = self.hypervisor_ticks.wrapping_add(hypervisor_ticks);
+        self.accounted = now;
+        self.shared
+            .statistics
+            .set(TOTAL_RUN_TIME, clock::reference_units(self.run_ticks));
+        self.shared
+            .statistics
+            .set(HYPERVISOR_RUN_TIME, clock::reference_units(self.hypervisor_ticks));
     }
 
     /// Sleeps until an interrupt is pending, whatever RFLAGS.IF says (TLFS, "Guest Idle").

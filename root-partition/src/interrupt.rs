@@ -1,6 +1,6 @@
 //! Device interrupts: a vector each, asked for by hypercall, awaited by tasks.
 
-use crate::hypervisor::hypercalls;
+use crate::hypervisor::{hypercalls, messages};
 use crate::processor::{Local, local};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,8 @@ use hypercall_api::status::HvStatus;
 pub const TIMER_VECTOR: u8 = 0xf0;
 /// Vector by which one processor wakes another.
 pub const WAKE_VECTOR: u8 = 0xf1;
+/// Vector of SINT 0: messages of the hypervisor.
+pub const MESSAGE_VECTOR: u8 = 0xf2;
 /// Vectors that devices get. Those below 0x30 are left out, as some mean something to Hyper-V's own hypervisor.
 const DEVICE_VECTORS: core::ops::Range<u8> = 0x30..0xf0;
 
@@ -49,6 +51,7 @@ pub fn dispatch(local: &Local) {
             pending &= pending - 1;
             match vector as u8 {
                 TIMER_VECTOR => local.timers.expire(),
+                MESSAGE_VECTOR => messages::receive(local),
                 WAKE_VECTOR => {}
                 _ => {
                     LINES[vector].raised.store(true, Ordering::Release);

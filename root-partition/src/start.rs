@@ -16,14 +16,17 @@ use crate::selftest::Targets;
 use crate::shell::session::Session;
 use crate::shell::terminal::Terminal;
 use crate::system::Machine;
+use crate::vm::archive::BootArchive;
+use crate::vm::root_host::RootHost;
+use crate::vm::worker::Worker;
 use crate::{console, executor, hypervisor, logger, stop};
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Display;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
-use hypercall_api::archive::Archive;
 use hypercall_api::call::Hypercalls;
 use spin::Once;
 
@@ -89,8 +92,10 @@ extern "C" fn main() -> ! {
     let firmware = Firmware::read(boot.rsdp);
     let system = check(hypercalls().query_system());
     let vps = processor::start::other_processors(system.lp_count);
+    let archive = boot_archive(boot);
     let machine = MACHINE.call_once(|| Machine {
         vps,
+        worker: Worker::new(RootHost, Arc::new(archive), entered),
         pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
         soft_off: firmware.soft_off,
         targets: Targets {
@@ -120,7 +125,7 @@ extern "C" fn main() -> ! {
 
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
-    executor::spawn_on(0, shell(machine, commands(boot))).detach();
+    executor::spawn_on(0, shell(machine, commands(&archive))).detach();
     executor::run()
 }
 
@@ -137,14 +142,18 @@ fn serial_interrupt(firmware: &Firmware, port: u16) -> Option<Interrupt> {
     }
 }
 
+/// The boot archive; empty where there is none.
+fn boot_archive(boot: &BootInfo) -> BootArchive {
+    match boot.archive.clone() {
+        // SAFETY: the archive's memory was kept out of the free RAM, is mapped, and nobody writes it.
+        Some(range) => unsafe { BootArchive::at(range) },
+        None => BootArchive::default(),
+    }
+}
+
 /// The commands that the boot archive wants run.
-fn commands(boot: &BootInfo) -> Option<String> {
-    let archive = boot.archive.clone()?;
-    // SAFETY: the archive's memory was kept out of the free RAM, is mapped, and nobody writes it.
-    let bytes = unsafe {
-        core::slice::from_raw_parts(archive.start as *const u8, (archive.end - archive.start) as usize)
-    };
-    match Archive::new(bytes).find(EXEC) {
+fn commands(archive: &BootArchive) -> Option<String> {
+    match archive.find(EXEC) {
         Ok(member) => Some(String::from_utf8_lossy(member?.data).into_owned()),
         Err(error) => {
             log::error!("the boot archive is damaged: {error}");

@@ -5,9 +5,12 @@ use crate::drivers::pci::scan::Identity;
 use crate::hypervisor::{hypercalls, statistics, time};
 use crate::memory::heap;
 use crate::selftest::Targets;
+use crate::shell::machines::Machines;
 use crate::shell::system::{
     LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
 };
+use crate::vm::root_host::RootHost;
+use crate::vm::worker::Worker;
 use crate::{bench, executor, logger, selftest, stop};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,6 +20,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use embassy_time::Timer;
 use hypercall_api::call::Hypercalls;
+use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::operator::{LOG_CHUNK, SystemInfo};
 
 /// Reference time ticks a microsecond.
@@ -32,6 +36,8 @@ pub struct Machine {
     pub soft_off: Option<SleepType>,
     /// What the self-tests aim at.
     pub targets: Targets,
+    /// The virtual machines.
+    pub worker: Worker<RootHost>,
     /// Reference time when the root was entered.
     pub entered: u64,
     /// TSC when the shell first prompted; 0 before.
@@ -67,7 +73,7 @@ impl System for Machine {
     }
 
     fn statistics(&self, vp: u32) -> Result<Box<Statistics>, SystemError> {
-        statistics::read(vp).map_err(SystemError::new)
+        statistics::read(PartitionId::SELF, VpIndex(vp)).map_err(SystemError::new)
     }
 
     fn pci_devices(&self) -> Vec<PciDevice> {
@@ -131,6 +137,10 @@ impl System for Machine {
     fn reboot(&self) -> Result<(), SystemError> {
         stop::reset();
         Ok(())
+    }
+
+    fn machines(&self) -> Option<&dyn Machines> {
+        Some(&self.worker)
     }
 
     fn poll_notice(&self, context: &mut Context<'_>) -> Poll<String> {

@@ -14,8 +14,13 @@ use crate::paths;
 /// The environment variable that names a folder with built images; they are then used as they are.
 pub const READY: &str = "PARTITA_IMAGES";
 
-/// Packages of the images; each has a program of its own name behind the feature `image`.
-pub const PACKAGES: [&str; 2] = [HYPERVISOR, ROOT_PARTITION];
+/// Packages of the images; each has programs behind the feature `image`: one of its own name, or the demo guests.
+pub const PACKAGES: [&str; 3] = [HYPERVISOR, ROOT_PARTITION, EXAMPLES];
+const EXAMPLES: &str = "examples";
+/// The demo guests; in the boot archive they are `kernels/hello` and so on, with the descriptions of `vsc/examples/vms`.
+const GUESTS: [&str; 2] = ["hello", "conformance"];
+/// Their descriptions, in the workspace.
+const DESCRIPTIONS: &str = "vsc/examples/vms";
 const HYPERVISOR: &str = "hypervisor";
 const ROOT_PARTITION: &str = "root-partition";
 
@@ -123,6 +128,24 @@ pub fn cargo() -> Command {
     command
 }
 
+/// The demo guests that are built, and their descriptions, as files of the boot archive.
+fn guests(images: &Images) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for guest in GUESTS {
+        let (image, description) = (images.folder().join(guest), format!("{guest}.toml"));
+        if image.is_file() {
+            let source = paths::workspace().join(DESCRIPTIONS).join(&description);
+            files.push((format!("kernels/{guest}"), read(&image)?));
+            files.push((format!("vms/{description}"), read(&source)?));
+        }
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// Writes a machine's boot archive: `None` where it gets none.
 pub fn archive(spec: &ArchiveSpec, exec: &[String], files: &[(String, Vec<u8>)]) -> Result<Option<Vec<u8>>> {
     let builder = ArchiveBuilder::new();
@@ -132,11 +155,11 @@ pub fn archive(spec: &ArchiveSpec, exec: &[String], files: &[(String, Vec<u8>)])
         ArchiveSpec::WithoutRoot => builder,
         ArchiveSpec::WithRoot(bytes) => builder.file(ROOT, bytes.clone()),
         ArchiveSpec::Default => {
-            let root = built()?.root;
-            builder.file(
-                ROOT,
-                fs::read(&root).with_context(|| format!("cannot read {}", root.display()))?,
-            )
+            let images = built()?;
+            let builder = builder.file(ROOT, read(&images.root)?);
+            let given = |name: &str| files.iter().any(|(given, _)| given == name);
+            let guests = guests(&images)?.into_iter().filter(|(name, _)| !given(name));
+            guests.fold(builder, |builder, (name, bytes)| builder.file(name, bytes))
         }
     };
     let builder = if exec.is_empty() {

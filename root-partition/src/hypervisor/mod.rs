@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`detect`] | the CPUID leaves |
 //! | [`hypercall_page`] | the page that makes the calls |
+//! | [`messages`] | what the hypervisor tells about children |
 //! | [`page_msr`] | pages that are agreed on by an MSR |
 //! | [`parameters`] | pages for a call's input and output |
 //! | [`statistics`] | the VPs' counters |
@@ -12,13 +13,16 @@
 
 pub mod detect;
 pub mod hypercall_page;
+pub mod messages;
 mod page_msr;
 pub mod parameters;
 pub mod statistics;
 pub mod synthetic_timer;
 pub mod time;
 
-use crate::memory::paging::PagingError;
+use crate::memory::paging::{Access, PagingError};
+use crate::processor::local;
+use core::sync::atomic::Ordering;
 use hypercall_api::msr;
 
 pub use hypercall_page::{HypercallPage, hypercalls};
@@ -31,10 +35,13 @@ pub fn init() -> Result<(), PagingError> {
 
 /// Prepares what each processor has: VP assist page, SynIC and timer. Runs on the processor itself.
 pub fn init_processor() -> Result<(), PagingError> {
-    for register in [msr::VP_ASSIST_PAGE, msr::SIMP, msr::SIEFP] {
-        page_msr::enable(register, crate::memory::paging::Access::DATA)?;
+    for register in [msr::VP_ASSIST_PAGE, msr::SIEFP] {
+        page_msr::enable(register, Access::DATA)?;
     }
+    let messages = page_msr::enable(msr::SIMP, Access::DATA)?;
+    local().message_page.store(messages, Ordering::Relaxed);
     page_msr::enable_synic();
+    messages::init();
     synthetic_timer::init();
     Ok(())
 }

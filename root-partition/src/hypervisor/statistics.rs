@@ -1,4 +1,4 @@
-//! The statistics pages of the root's own VPs.
+//! The statistics pages of VPs.
 #![allow(unsafe_code)]
 
 use super::hypercalls;
@@ -10,11 +10,14 @@ use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::status::HvStatus;
 
-/// A copy of the counters of VP `vp`. They go on counting while they are copied.
-pub fn read(vp: u32) -> Result<Box<[u64; COUNTERS]>, HvStatus> {
-    let page = hypercalls().map_vp_stats(PartitionId::SELF, VpIndex(vp))?;
+/// A copy of the counters of a VP of the root or of a child. They go on counting while they are copied.
+pub fn read(partition: PartitionId, vp: VpIndex) -> Result<Box<[u64; COUNTERS]>, HvStatus> {
+    let page = hypercalls().map_vp_stats(partition, vp)?;
     let base = page.base().ok_or(HvStatus::INVALID_PARAMETER)?.0;
-    address_space::protect(base..base + 4096, Access::CONSTANTS).map_err(|_| HvStatus::NO_RESOURCES)?;
+    // A page of the root's own RAM, deposited before, is mapped, and comes back to it one day.
+    if !address_space::has_ram(&(base..base + 4096)) {
+        address_space::protect(base..base + 4096, Access::CONSTANTS).map_err(|_| HvStatus::NO_RESOURCES)?;
+    }
     let counters = base as *const u64;
     let mut copy = Box::new([0; COUNTERS]);
     for (index, counter) in copy.iter_mut().enumerate() {

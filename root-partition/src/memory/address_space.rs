@@ -130,6 +130,16 @@ pub fn allocate_blocks(count: usize) -> Option<(u64, usize)> {
     Some((start, count * BLOCK_SIZE as usize))
 }
 
+/// Gives frames back.
+///
+/// # Safety
+/// They came from [`allocate_run`] or [`allocate_blocks`], and nothing uses them any more.
+pub unsafe fn release(range: Range<u64>) {
+    if let Some(frames) = FRAMES.lock().as_mut() {
+        frames.release(range);
+    }
+}
+
 /// Free RAM outside the heap, in bytes.
 pub fn free_bytes() -> u64 {
     FRAMES.lock().as_ref().map_or(0, Frames::free_bytes)

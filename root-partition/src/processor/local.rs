@@ -38,6 +38,8 @@ pub struct Local {
     pub idle: AtomicBool,
     /// Whether it has started.
     pub running: AtomicBool,
+    /// Address of its SynIC message page, once there is one.
+    pub message_page: AtomicU64,
     /// Tasks that are ready to run here.
     pub queue: RunQueue,
     /// Tasks that wait for a time.
@@ -64,6 +66,7 @@ impl Local {
             apic_id: AtomicU32::new(u32::MAX),
             idle: AtomicBool::new(false),
             running: AtomicBool::new(false),
+            message_page: AtomicU64::new(0),
             queue: RunQueue::new(),
             timers: Timers::new(),
             parameters: ParameterPages::allocate()?,
@@ -100,6 +103,11 @@ impl Local {
             0 => 0,
             _ => self.pending[word].swap(0, Ordering::AcqRel),
         }
+    }
+
+    /// Makes it seem that the interrupt `vector` has come.
+    pub fn raise(&self, vector: u8) {
+        self.pending[usize::from(vector / 64)].fetch_or(1 << (vector % 64), Ordering::AcqRel);
     }
 
     /// Whether an interrupt has come that the executor has not seen.

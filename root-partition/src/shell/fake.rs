@@ -22,6 +22,8 @@ use spin::Mutex;
 use zerocopy::FromZeros;
 
 use super::{
+    fake_machines::FakeMachines,
+    machines::Machines,
     system::{
         LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
     },
@@ -91,6 +93,7 @@ pub(crate) struct FakeSystem {
     pub(crate) notices: Mutex<VecDeque<String>>,
     pub(crate) power: Result<(), SystemError>,
     pub(crate) calls: Mutex<Vec<&'static str>>,
+    pub(crate) machines: FakeMachines,
 }
 
 impl FakeSystem {
@@ -102,6 +105,7 @@ impl FakeSystem {
             notices: Mutex::default(),
             power: Ok(()),
             calls: Mutex::default(),
+            machines: FakeMachines::default(),
         }
     }
 }
@@ -280,6 +284,10 @@ impl System for FakeSystem {
     fn reboot(&self) -> Result<(), SystemError> {
         self.calls.lock().push("reboot");
         self.power.clone()
+    }
+
+    fn machines(&self) -> Option<&dyn Machines> {
+        Some(&self.machines)
     }
 
     fn poll_notice(&self, _: &mut Context<'_>) -> Poll<String> {

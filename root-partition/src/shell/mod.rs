@@ -8,6 +8,7 @@
 //! | [`commands`] | the table of commands, and what each does |
 //! | [`console`] | the terminal as session and commands share it |
 //! | [`editor`] | line editing, history |
+//! | [`machines`] | the trait by which commands see virtual machines |
 //! | [`output`] | reports: tables for people, JSON for programs |
 //! | [`parser`] | a line to words |
 //! | [`session`] | one user at one terminal; scripts |
@@ -18,6 +19,7 @@
 pub mod commands;
 pub mod console;
 pub mod editor;
+pub mod machines;
 pub mod output;
 pub mod parser;
 pub mod session;
@@ -27,3 +29,5 @@ pub mod terminal;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_machines;

@@ -3,7 +3,7 @@
 //! The root kernel implements it with hypercalls and drivers, tests with a fake. Every method that may take longer
 //! than a person notices returns a [`Pending`] future, which Ctrl-C drops.
 //!
-//! Later nouns (`vm`, `bus`, `disk`, `net`) bring a trait each, reached by a method here that has a default
+//! Other nouns (`vm`; later `bus`, `disk`, `net`) bring a trait each, reached by a method here that has a default
 //! (`fn machines(&self) -> Option<&dyn Machines> { None }`), so that this one does not grow without end.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
@@ -15,6 +15,7 @@ use core::{
     time::Duration,
 };
 
+use super::machines::Machines;
 use hypercall_api::{counter, operator::SystemInfo};
 
 /// A long operation. Dropping it ends the operation at its next await.
@@ -66,6 +67,11 @@ pub trait System: Sync {
 
     /// Resets the machine, by the same rules.
     fn reboot(&self) -> Result<(), SystemError>;
+
+    /// The virtual machines, where there can be any.
+    fn machines(&self) -> Option<&dyn Machines> {
+        None
+    }
 
     /// The next line that the user should see without asking (a warning of the hypervisor, an error of the root),
     /// without its newline. The shell shows it above the line that is being typed.

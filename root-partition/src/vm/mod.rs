@@ -1,17 +1,42 @@
 //! Virtual machines: the VM worker.
 //!
+//! A machine is described by a file, and made into a child partition each time that it starts. Its VPs run until an
+//! intercept suspends one; that VP's task reads why, does it, and lets the VP go on.
+//!
 //! | module | holds |
 //! |---|---|
+//! | [`archive`] | the boot archive's files |
+//! | [`boot_state`] | VP 0's first registers |
+//! | [`child`] | a child partition: created, run, destroyed |
 //! | [`chipset`] | serial ports, IOAPIC, power registers |
 //! | [`description`] | a machine as its TOML file has it |
 //! | [`emulate`] | instructions that access devices in memory |
+//! | [`host`] | what the worker needs of kernel and hypervisor |
+//! | [`intercept`] | what is done about each intercept |
 //! | [`loader`] | kernels into memory |
+//! | [`machine`] | one machine: its states, its task |
 //! | [`memory`] | a child's RAM |
+//! | [`pool`] | deposits and withdrawals |
 //! | [`ring`] | what a console keeps |
+//! | [`root_host`] | the real kernel and hypervisor |
+//! | [`signal`] | waiting |
+//! | [`vp`] | a VP's task |
+//! | [`worker`] | all machines, by name |
 
+pub mod archive;
+pub mod boot_state;
+pub mod child;
 pub mod chipset;
 pub mod description;
 pub mod emulate;
+pub mod host;
+pub mod intercept;
 pub mod loader;
+pub mod machine;
 pub mod memory;
+pub mod pool;
 pub mod ring;
+pub mod root_host;
+pub mod signal;
+pub mod vp;
+pub mod worker;

@@ -61,13 +61,13 @@ fn of_noun(noun: &str, commands: &[&Command]) -> Report {
 fn list<'c>(commands: impl Iterator<Item = &'c Command>) -> Table {
     let mut table = Table::new("commands", &[("usage", "command"), ("help", "what it does")]);
     for command in commands {
-        table.row([Value::Text(synopsis(command)), Value::text(command.help)]);
+        table.row([Value::Text(arguments(command)), Value::text(command.help)]);
     }
     table
 }
 
-/// The name, and the arguments that are its own: `hv log [--follow]`.
-fn synopsis(command: &Command) -> String {
+/// The name and the arguments: `hv bench [NAME]`. Flags would make lists too wide.
+fn arguments(command: &Command) -> String {
     let mut text = command.name();
     for argument in command.arguments {
         let name = match argument.repeated {
@@ -79,6 +79,12 @@ fn synopsis(command: &Command) -> String {
             false => text.push_str(&format!(" [{name}]")),
         }
     }
+    text
+}
+
+/// The name, the arguments, and the flags that are its own: `hv log [--follow]`.
+fn synopsis(command: &Command) -> String {
+    let mut text = arguments(command);
     for flag in command.flags {
         match flag.value {
             Some(value) => text.push_str(&format!(" [{} {value}]", flag.name)),

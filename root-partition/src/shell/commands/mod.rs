@@ -16,6 +16,7 @@
 //! | [`power`] | `poweroff`, `reboot` |
 //! | [`selftest`] | `hv selftest` |
 //! | [`stats`] | `hv stats` |
+//! | [`vm`] | `vm …` |
 
 pub mod arguments;
 mod bench;
@@ -31,6 +32,7 @@ mod own;
 mod power;
 mod selftest;
 mod stats;
+mod vm;
 
 use alloc::{string::String, vec::Vec};
 
@@ -54,6 +56,22 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "check",    "Check for hardware that is needed or useful",              Now(check::run)).json(),
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
+    command("vm",       "list",     "List the virtual machines and the descriptions",            Now(vm::show::list)).json(),
+    command("vm",       "create",   "Make a virtual machine of a description",                   Now(vm::control::create)).arguments(&[vm::DESCRIPTION]).flags(&[vm::control::NAME]).json(),
+    command("vm",       "start",    "Start a virtual machine, made first if need be",            Later(vm::control::start)).arguments(&[vm::MACHINE]).flags(&[vm::control::WAIT, vm::control::CONSOLE]).json(),
+    command("vm",       "stop",     "Have the guest end in good order",                          Later(vm::control::stop)).arguments(&[vm::MACHINE]).flags(&[vm::control::FORCE]),
+    command("vm",       "kill",     "End a virtual machine at once, whatever it does",           Later(vm::control::kill)).arguments(&[vm::MACHINE]),
+    command("vm",       "reset",    "Start a virtual machine anew, as by its reset button",      Later(vm::control::reset)).arguments(&[vm::MACHINE]),
+    command("vm",       "pause",    "Suspend a virtual machine's VPs",                           Later(vm::control::pause)).arguments(&[vm::MACHINE]),
+    command("vm",       "resume",   "Let a paused virtual machine go on",                        Later(vm::control::resume)).arguments(&[vm::MACHINE]),
+    command("vm",       "wait",     "Wait until a virtual machine is off or has crashed",        Later(vm::control::wait)).arguments(&[vm::MACHINE]).flags(&[vm::control::STATE]).json(),
+    command("vm",       "delete",   "Forget a virtual machine that is off",                      Later(vm::control::delete)).arguments(&[vm::MACHINE]),
+    command("vm",       "show",     "Show a virtual machine's description and state",            Now(vm::show::run)).arguments(&[vm::MACHINE]).json(),
+    command("vm",       "console",  "Attach to a console; Ctrl-] leaves",                        Later(vm::console::run)).arguments(&[vm::MACHINE]).flags(&[vm::console::DUMP]).json(),
+    command("vm",       "regs",     "Show a VP's registers",                                     Now(vm::inspect::registers)).arguments(&[vm::MACHINE, vm::inspect::VP]).flags(&[vm::inspect::ALL]).json(),
+    command("vm",       "log",      "Show what happened to a virtual machine",                   Now(vm::show::log)).arguments(&[vm::MACHINE]).json(),
+    command("vm",       "stats",    "Show each VP's run time, exits and intercepts",             Now(vm::inspect::statistics)).arguments(&[vm::MACHINE]).json(),
+    command("vm",       "dump",     "Show a piece of a virtual machine's memory",                Now(vm::inspect::memory)).arguments(&[vm::MACHINE, vm::inspect::ADDRESS, vm::inspect::LENGTH]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
@@ -69,6 +87,7 @@ pub static COMMANDS: &[Command] = &[
 /// The nouns that have verbs, in the order of the help, with what they are about.
 pub static NOUNS: &[(&str, &str)] = &[
     ("hv", "the hypervisor"),
+    ("vm", "virtual machines"),
     ("dev", "devices"),
     ("root", "the root partition"),
 ];

@@ -45,7 +45,7 @@ fn pages(invocation: &Invocation<'_>) -> Result<Vec<(u32, Box<Statistics>)>, Fai
     }
 }
 
-fn vp_table(pages: &[(u32, Box<Statistics>)]) -> Table {
+pub(super) fn vp_table(pages: &[(u32, Box<Statistics>)]) -> Table {
     let mut table = Table::new(
         "vps",
         &[
@@ -71,7 +71,7 @@ fn vp_table(pages: &[(u32, Box<Statistics>)]) -> Table {
 }
 
 /// Exit reasons by VPs, with sums both ways.
-fn exit_table(pages: &[(u32, Box<Statistics>)]) -> Table {
+pub(super) fn exit_table(pages: &[(u32, Box<Statistics>)]) -> Table {
     let mut table = Table::new("exits", &[("reason", "exit")]);
     for (vp, _) in pages {
         table.column(format!("vp{vp}"), format!("VP {vp}"));

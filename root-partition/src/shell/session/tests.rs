@@ -234,7 +234,7 @@ mod script {
 
 mod commands {
     use super::*;
-    use crate::shell::commands::NOUNS;
+    use crate::shell::commands::{Command, NOUNS};
 
     #[test]
     fn every_command_has_help_that_names_its_flags() {
@@ -275,7 +275,9 @@ mod commands {
 
     #[test]
     fn tables_fit_the_terminal_and_end_no_line_in_a_blank() {
-        for row in COMMANDS.iter().filter(|row| row.verb != "bench") {
+        let needs_nothing = |row: &&Command| row.arguments.iter().all(|argument| !argument.required);
+        let rows = COMMANDS.iter().filter(needs_nothing);
+        for row in rows.filter(|row| row.verb != "bench") {
             for line in ok(&row.name()).lines() {
                 assert!(line.chars().count() <= 80 && !line.ends_with(' '), "{line:?}");
             }

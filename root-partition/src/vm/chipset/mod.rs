@@ -18,7 +18,7 @@
 pub mod io_apic;
 pub mod uart;
 
-use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use io_apic::{Interrupt, IoApic};
 use uart::Uart;
 
@@ -54,6 +54,9 @@ pub enum Effect {
     Reset,
 }
 
+/// What an access leads to, all of it: at most two effects a byte of a port, one of memory.
+pub type Effects = ArrayVec<Effect, 8>;
+
 /// The devices of one child.
 #[derive(Clone, Debug, Default)]
 pub struct Chipset {
@@ -63,7 +66,7 @@ pub struct Chipset {
 
 impl Chipset {
     /// The guest reads `size` (1, 2 or 4) bytes from `port`.
-    pub fn read_port(&mut self, port: u16, size: u8, effects: &mut Vec<Effect>) -> u32 {
+    pub fn read_port(&mut self, port: u16, size: u8, effects: &mut Effects) -> u32 {
         let bytes = (0..size.min(4)).map(|index| match port.checked_add(u16::from(index)) {
             Some(port) => u32::from(self.read_byte(port, effects)) << (8 * index),
             None => 0xff << (8 * index),
@@ -72,7 +75,7 @@ impl Chipset {
     }
 
     /// The guest writes the low `size` (1, 2 or 4) bytes of `value` to `port`.
-    pub fn write_port(&mut self, port: u16, size: u8, value: u32, effects: &mut Vec<Effect>) {
+    pub fn write_port(&mut self, port: u16, size: u8, value: u32, effects: &mut Effects) {
         for index in 0..size.min(4) {
             if let Some(port) = port.checked_add(u16::from(index)) {
                 self.write_byte(port, (value >> (8 * index)) as u8, effects);
@@ -94,7 +97,7 @@ impl Chipset {
     }
 
     /// The guest writes `size` bytes of memory where it has none.
-    pub fn write_memory(&mut self, address: u64, size: u8, value: u64, effects: &mut Vec<Effect>) {
+    pub fn write_memory(&mut self, address: u64, size: u8, value: u64, effects: &mut Effects) {
         if let Some(offset @ 0..io_apic::SIZE) = address.checked_sub(io_apic::BASE)
             && size >= 4
         {
@@ -103,7 +106,7 @@ impl Chipset {
     }
 
     /// Bytes from outside for serial port `port`.
-    pub fn receive(&mut self, port: usize, bytes: &[u8], effects: &mut Vec<Effect>) {
+    pub fn receive(&mut self, port: usize, bytes: &[u8], effects: &mut Effects) {
         if let Some(uart) = self.serial.get_mut(port) {
             uart.receive(bytes);
             self.update_line(port, effects);
@@ -111,11 +114,11 @@ impl Chipset {
     }
 
     /// A VP has ended a level-triggered interrupt at `vector`.
-    pub fn end_of_interrupt(&mut self, vector: u8, effects: &mut Vec<Effect>) {
+    pub fn end_of_interrupt(&mut self, vector: u8, effects: &mut Effects) {
         effects.extend(self.io_apic.end_of_interrupt(vector).map(Effect::Interrupt));
     }
 
-    fn read_byte(&mut self, port: u16, effects: &mut Vec<Effect>) -> u8 {
+    fn read_byte(&mut self, port: u16, effects: &mut Effects) -> u8 {
         let Some((serial, offset)) = serial(port) else {
             return match port {
                 SLEEP_CONTROL | RESET => 0,
@@ -127,7 +130,7 @@ impl Chipset {
         value
     }
 
-    fn write_byte(&mut self, port: u16, value: u8, effects: &mut Vec<Effect>) {
+    fn write_byte(&mut self, port: u16, value: u8, effects: &mut Effects) {
         match (serial(port), port, value) {
             (Some((serial, offset)), ..) => {
                 let sent = self.serial[serial].write(offset, value);
@@ -140,7 +143,7 @@ impl Chipset {
         }
     }
 
-    fn update_line(&mut self, serial: usize, effects: &mut Vec<Effect>) {
+    fn update_line(&mut self, serial: usize, effects: &mut Effects) {
         let high = self.serial[serial].interrupt();
         effects.extend(
             self.io_apic
@@ -167,15 +170,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn write(chipset: &mut Chipset, port: u16, value: u8) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let mut effects = Effects::new();
         chipset.write_port(port, 1, value.into(), &mut effects);
-        effects
+        effects.to_vec()
     }
 
     #[test]
     fn unclaimed_ports_and_memory_read_all_ones() {
         let mut chipset = Chipset::default();
-        let mut effects = Vec::new();
+        let mut effects = Effects::new();
         for (size, ones) in [(1, 0xff), (2, 0xffff), (4, u32::MAX)] {
             assert_eq!(chipset.read_port(0xcf8, size, &mut effects), ones);
             assert_eq!(chipset.read_memory(0xfed0_0000, size), u64::from(ones));
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn a_serial_port_interrupts_by_its_pin() {
         let mut chipset = Chipset::default();
-        let mut effects = Vec::new();
+        let mut effects = Effects::new();
         for (register, value) in [(0x18, 0x24), (0x19, 0)] {
             chipset.write_memory(io_apic::BASE, 4, register, &mut effects);
             chipset.write_memory(io_apic::BASE + 0x10, 4, value, &mut effects);
@@ -225,10 +228,13 @@ mod tests {
         #[test]
         fn no_access_panics(steps in prop::collection::vec((any::<u64>(), any::<u8>(), any::<u64>()), 0..50)) {
             let mut chipset = Chipset::default();
-            let mut effects = Vec::new();
+            let mut effects = Effects::new();
             for (address, size, value) in steps {
+                effects.clear();
                 chipset.write_port(address as u16, size, value as u32, &mut effects);
+                effects.clear();
                 chipset.read_port(address as u16, size, &mut effects);
+                effects.clear();
                 chipset.write_memory(io_apic::BASE + address % 0x1010, size, value, &mut effects);
                 chipset.read_memory(address, size);
                 chipset.read_memory(io_apic::BASE + address % 0x1010, size);

@@ -1,0 +1,160 @@
+//! What changes a machine's state.
+
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+
+use super::{console, machines, name};
+use crate::shell::{
+    commands::{Invocation, Outcome, arguments::Flag},
+    machines::{MachineState, Order},
+    output::{Report, Value},
+    status::Failure,
+    system::{Pending, SystemError},
+};
+
+pub(in super::super) const NAME: Flag = Flag {
+    name: "--name",
+    value: Some("NAME"),
+    help: "Call it so, whatever the description says",
+};
+
+pub(in super::super) const WAIT: Flag = Flag {
+    name: "--wait",
+    value: None,
+    help: "Wait until it is off; fail where it crashes",
+};
+
+pub(in super::super) const CONSOLE: Flag = Flag {
+    name: "--console",
+    value: None,
+    help: "Attach to its console; Ctrl-] leaves",
+};
+
+pub(in super::super) const FORCE: Flag = Flag {
+    name: "--force",
+    value: None,
+    help: "End it at once where it cannot end in good order",
+};
+
+pub(in super::super) const STATE: Flag = Flag {
+    name: "--state",
+    value: Some("STATE"),
+    help: "Wait for this state: off, running, paused, crashed",
+};
+
+/// Where a machine does nothing more by itself.
+const ENDED: &[MachineState] = &[MachineState::Off, MachineState::Crashed];
+
+pub(in super::super) fn create(invocation: &Invocation<'_>) -> Outcome {
+    let name = machines(invocation)?.create(name(invocation), invocation.arguments.value(NAME.name))?;
+    let mut report = Report::new();
+    report.push_fields("", [("name", "created", Value::Text(name))]);
+    Ok(report)
+}
+
+pub(in super::super) fn start<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let (waits, attaches) = (
+            invocation.arguments.flag(WAIT.name),
+            invocation.arguments.flag(CONSOLE.name),
+        );
+        if waits && attaches {
+            return Err(Failure::Usage(String::from(
+                "vm start: give --wait or --console, not both",
+            )));
+        }
+        machines(invocation)?
+            .order(name(invocation), Order::Start)
+            .await?;
+        match (waits, attaches) {
+            (true, _) => wait_for(invocation, ENDED).await,
+            (_, true) => console::attach(invocation).await,
+            _ => Ok(Report::new()),
+        }
+    })
+}
+
+pub(in super::super) fn stop<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let machines = machines(invocation)?;
+        let name = name(invocation);
+        match machines.show(name)?.state {
+            MachineState::Off => Ok(Report::new()),
+            _ if invocation.arguments.flag(FORCE.name) => {
+                machines.order(name, Order::Kill).await?;
+                Ok(Report::new())
+            }
+            // The orderly way is the shutdown service of the guest's integration services, over VMBus.
+            _ => Err(SystemError::new(format!(
+                "'{name}' has no shutdown service: 'vm stop {name} --force' or 'vm kill {name}' ends it at once"
+            ))
+            .into()),
+        }
+    })
+}
+
+pub(in super::super) fn kill<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    order(invocation, Order::Kill)
+}
+
+pub(in super::super) fn reset<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    order(invocation, Order::Reset)
+}
+
+pub(in super::super) fn pause<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    order(invocation, Order::Pause)
+}
+
+pub(in super::super) fn resume<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    order(invocation, Order::Resume)
+}
+
+pub(in super::super) fn delete<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    order(invocation, Order::Delete)
+}
+
+fn order<'a>(invocation: &'a Invocation<'a>, order: Order) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        machines(invocation)?.order(name(invocation), order).await?;
+        Ok(Report::new())
+    })
+}
+
+pub(in super::super) fn wait<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let Some(wanted) = invocation.arguments.value(STATE.name) else {
+            return wait_for(invocation, ENDED).await;
+        };
+        let state = MachineState::ALL.iter().find(|(name, _)| *name == wanted);
+        match state {
+            Some((_, state)) => wait_for(invocation, &[*state]).await,
+            None => {
+                let names: Vec<&str> = MachineState::ALL.iter().map(|(name, _)| *name).collect();
+                Err(Failure::Usage(format!(
+                    "vm wait: there is no state '{wanted}': the states are {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    })
+}
+
+/// Waits for one of `states`. A machine that crashed instead of ending, or was deleted, is a failure.
+async fn wait_for(invocation: &Invocation<'_>, states: &[MachineState]) -> Outcome {
+    let (machines, name) = (machines(invocation)?, name(invocation));
+    let state = machines.wait(name, states).await?;
+    let mut report = Report::new();
+    report.push_fields(
+        "",
+        [
+            ("name", "name", Value::text(name)),
+            ("state", "state", Value::text(state)),
+        ],
+    );
+    let wanted = states == [state];
+    if state == MachineState::Crashed && !wanted {
+        let why = machines.log(name)?.pop().map(|event| event.text);
+        report.push_fields("", [("reason", "reason", Value::optional(why))]);
+    }
+    report.failed = !wanted && matches!(state, MachineState::Crashed | MachineState::Deleted);
+    Ok(report)
+}

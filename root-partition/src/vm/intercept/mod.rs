@@ -1,0 +1,175 @@
+//! What the worker does about an intercept: one line a message.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`memory`] | accesses to memory that is not there |
+//! | [`port`] | accesses to I/O ports |
+//! | [`string`] | INS and OUTS |
+
+pub mod memory;
+pub mod port;
+pub mod string;
+
+use super::child::{Child, Event};
+use super::host::Host;
+use alloc::format;
+use arrayvec::ArrayVec;
+use hypercall_api::id::VpIndex;
+use hypercall_api::intercept::{
+    CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HaltIntercept, InterceptHeader,
+    MsrIntercept, UnrecoverableException, UnsupportedFeature,
+};
+use hypercall_api::message::{Message, MessageType};
+use hypercall_api::register::{PendingException, RegisterAssociation, RegisterName, RegisterValue};
+use hypercall_api::status::HvStatus;
+use zerocopy::FromBytes;
+
+/// Registers that an answer sets at most: the general ones, RIP, RFLAGS, an exception, the suspension.
+const MOST: usize = 20;
+/// General protection.
+const GENERAL_PROTECTION: u8 = 13;
+/// Length of RDMSR, WRMSR and CPUID without prefixes.
+const TWO_BYTES: u64 = 2;
+/// Code segment: 64-bit code.
+const CS_LONG: u16 = 1 << 13;
+/// Code segment: 32-bit code.
+const CS_32: u16 = 1 << 14;
+
+/// How a VP goes on.
+#[derive(Debug)]
+pub enum Answer {
+    /// It runs, with the registers set that were given beside.
+    Resume,
+    /// It stays suspended.
+    Stay,
+    /// It stays suspended, and the machine hears why.
+    Event(Event),
+}
+
+/// Registers to be set.
+pub type Registers = ArrayVec<RegisterAssociation, MOST>;
+
+/// Handles the message of the intercept that suspended `vp`; `set`, empty, gets what is to be set to resume it.
+pub fn handle<H: Host>(child: &Child<H>, vp: VpIndex, message: &Message, set: &mut Registers) -> Answer {
+    let answer = match message.message_type {
+        MessageType::IO_PORT_INTERCEPT => with(message, |it| port::access(child, vp, it, set)),
+        MessageType::UNMAPPED_GPA => with(message, |it| memory::access(child, vp, it, set)),
+        MessageType::GPA_INTERCEPT => with(message, |it| memory::access(child, vp, it, set)),
+        MessageType::MSR_INTERCEPT => with(message, |it| Ok(msr(it, set))),
+        MessageType::CPUID_INTERCEPT => with(message, |it| Ok(cpuid(it, set))),
+        MessageType::EXCEPTION_INTERCEPT => with(message, |it| Ok(exception(it, set))),
+        MessageType::HALT => with(message, |it| Ok(halted(vp, it))),
+        MessageType::UNRECOVERABLE_EXCEPTION => with(message, |it| Ok(triple_fault(vp, it))),
+        MessageType::INVALID_VP_REGISTER_VALUE => Some(Ok(crash(format!(
+            "VP {vp} has registers that the processor refuses"
+        )))),
+        MessageType::UNSUPPORTED_FEATURE => with(message, |it| Ok(unsupported(vp, it))),
+        other => Some(Ok(crash(format!(
+            "VP {vp} stopped for an unknown reason ({:#x})",
+            other.0
+        )))),
+    };
+    match answer {
+        Some(Ok(answer)) => answer,
+        Some(Err(status)) => crash(format!("an intercept of VP {vp} could not be handled: {status}")),
+        None => crash(format!("VP {vp} stopped with a message that is cut off")),
+    }
+}
+
+/// What comes of a message's payload; `None` where it is too short.
+fn with<T: FromBytes>(
+    message: &Message,
+    handle: impl FnOnce(&T) -> Result<Answer, HvStatus>,
+) -> Option<Result<Answer, HvStatus>> {
+    message.payload_as().map(|payload| handle(&payload))
+}
+
+/// An answer that sets `registers` and lets the VP run.
+fn resume(set: &mut Registers, registers: impl IntoIterator<Item = (RegisterName, RegisterValue)>) -> Answer {
+    for (name, value) in registers {
+        set.push(RegisterAssociation::new(name, value));
+    }
+    set.push(RegisterAssociation::new(RegisterName::INTERCEPT_SUSPEND, 0u64));
+    Answer::Resume
+}
+
+/// An answer that raises an exception at the instruction.
+fn fault(set: &mut Registers, vector: u8, error_code: Option<u32>, parameter: u64) -> Answer {
+    let event = PendingException::new(vector, error_code, parameter);
+    resume(set, [(RegisterName::PENDING_EVENT0, event.into())])
+}
+
+fn crash(why: alloc::string::String) -> Answer {
+    Answer::Event(Event::Crash(why))
+}
+
+/// Where the next instruction is, `length` bytes on.
+fn next_rip(header: &InterceptHeader, length: u64) -> u64 {
+    let next = header.rip.wrapping_add(length);
+    match code_bits(header) {
+        64 => next,
+        bits => next & ((1 << bits) - 1),
+    }
+}
+
+/// Size of the code that the VP runs: 16, 32 or 64.
+fn code_bits(header: &InterceptHeader) -> u32 {
+    if header.state.has(ExecutionState::EFER_LMA) && header.cs.attributes & CS_LONG != 0 {
+        64
+    } else if header.state.has(ExecutionState::CR0_PE) && header.cs.attributes & CS_32 != 0 {
+        32
+    } else {
+        16
+    }
+}
+
+/// MSRs that come here do not exist.
+fn msr(_: &MsrIntercept, set: &mut Registers) -> Answer {
+    fault(set, GENERAL_PROTECTION, Some(0), 0)
+}
+
+/// CPUID reads what the hypervisor would have answered.
+fn cpuid(it: &CpuidIntercept, set: &mut Registers) -> Answer {
+    let length = match it.header.instruction_length() {
+        0 => TWO_BYTES,
+        length => length.into(),
+    };
+    resume(
+        set,
+        [
+            (RegisterName::RAX, it.default_rax.into()),
+            (RegisterName::RBX, it.default_rbx.into()),
+            (RegisterName::RCX, it.default_rcx.into()),
+            (RegisterName::RDX, it.default_rdx.into()),
+            (RegisterName::RIP, next_rip(&it.header, length).into()),
+        ],
+    )
+}
+
+/// An exception goes on to the guest.
+fn exception(it: &ExceptionIntercept, set: &mut Registers) -> Answer {
+    let error_code = (it.info.0 & ExceptionInfo::ERROR_CODE_VALID != 0).then_some(it.error_code);
+    fault(set, it.vector as u8, error_code, it.parameter)
+}
+
+/// The hypervisor handles HLT itself, but for a VP that nothing can wake.
+fn halted(vp: VpIndex, it: &HaltIntercept) -> Answer {
+    Answer::Event(Event::Note(format!(
+        "VP {vp} halted for good at {:#x}: its interrupts are off",
+        it.header.rip
+    )))
+}
+
+fn triple_fault(vp: VpIndex, it: &UnrecoverableException) -> Answer {
+    Answer::Event(Event::TripleFault {
+        vp,
+        rip: it.header.rip,
+    })
+}
+
+fn unsupported(vp: VpIndex, it: &UnsupportedFeature) -> Answer {
+    crash(format!(
+        "VP {vp} did what is not supported (feature {})",
+        it.feature
+    ))
+}

@@ -1,0 +1,206 @@
+//! The real kernel and the real hypervisor.
+#![allow(unsafe_code)]
+
+use super::host::{BLOCK, Host, Job, Listener};
+use crate::executor;
+use crate::hypervisor::{hypercalls, messages, statistics, time};
+use crate::memory::address_space;
+use crate::memory::paging::Access;
+use crate::processor::local;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::AtomicUsize;
+use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
+use hypercall_api::address::{Gpfn, Gva};
+use hypercall_api::call::{Hypercalls, Incomplete, PartitionCalls, VpCalls};
+use hypercall_api::code::HypercallCode;
+use hypercall_api::control::HypercallInput;
+use hypercall_api::counter::COUNTERS;
+use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::interrupt::AssertVirtualInterrupt;
+use hypercall_api::memory::MapGpaFlags;
+use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
+use hypercall_api::partition::{CreatePartition, CreationFlags, PartitionProperty};
+use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue, VpRegisters};
+use hypercall_api::state::VpStatePage;
+use hypercall_api::status::HvStatus;
+use zerocopy::{FromZeros, IntoBytes};
+
+static OWN_PAGES: AtomicUsize = AtomicUsize::new(0);
+
+/// Registers that go in one call of an answer.
+const FEW: usize = 8;
+
+/// The kernel that this is, on the hypervisor below.
+#[derive(Clone, Copy, Debug)]
+pub struct RootHost;
+
+impl Host for RootHost {
+    fn allocate_block(&self) -> Option<u64> {
+        let (start, size) = address_space::allocate_blocks(1)?;
+        debug_assert_eq!(size as u64, BLOCK);
+        Some(start)
+    }
+
+    fn allocate_frames(&self, count: usize) -> Option<u64> {
+        address_space::allocate_run(count)
+    }
+
+    fn release(&self, range: Range<u64>) {
+        // SAFETY: the worker gives back what it was given, once nothing uses it.
+        unsafe { address_space::release(range) };
+    }
+
+    fn own_pages(&self) -> &AtomicUsize {
+        &OWN_PAGES
+    }
+
+    fn spawn(&self, job: Job) {
+        executor::spawn_on(local().vp, job).detach();
+    }
+
+    fn now(&self) -> u64 {
+        time::now()
+    }
+
+    fn listen(&self, partition: PartitionId, listener: Option<Arc<dyn Listener>>) {
+        messages::listen(partition, listener);
+    }
+
+    fn create_partition(&self) -> Result<PartitionId, HvStatus> {
+        let flags = CreationFlags::GPA_SUPER_PAGES
+            | CreationFlags::LAPIC_ENABLED
+            | CreationFlags::INTERCEPT_MESSAGE_PAGE_ENABLED
+            | CreationFlags::X2APIC_CAPABLE;
+        hypercalls().create_partition(&CreatePartition::new(flags))
+    }
+
+    fn initialize_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        hypercalls().initialize_partition(partition)
+    }
+
+    fn set_property(
+        &self,
+        partition: PartitionId,
+        property: PartitionProperty,
+        value: u64,
+    ) -> Result<(), HvStatus> {
+        hypercalls().set_partition_property(partition, property, value)
+    }
+
+    fn finalize_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        hypercalls().finalize_partition(partition)
+    }
+
+    fn delete_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        hypercalls().delete_partition(partition)
+    }
+
+    fn deposit(&self, partition: PartitionId, pages: &[Gpfn]) -> Result<(), Incomplete> {
+        // SAFETY: the pages came from the frame allocator for this, and go back to it only after they were withdrawn.
+        unsafe { hypercalls().deposit_memory(partition, pages) }
+    }
+
+    fn withdraw(&self, partition: PartitionId, pages: &mut [Gpfn]) -> Result<usize, HvStatus> {
+        hypercalls().withdraw_memory(partition, pages)
+    }
+
+    fn map(
+        &self,
+        partition: PartitionId,
+        target: Gpfn,
+        flags: MapGpaFlags,
+        pages: &[Gpfn],
+    ) -> Result<(), Incomplete> {
+        // SAFETY: the pages are a child's RAM (`GuestMemory`), to which the root makes no references.
+        unsafe { hypercalls().map_gpa_pages(partition, target, flags, pages) }
+    }
+
+    fn create_vp(&self, partition: PartitionId, vp: VpIndex) -> Result<(), HvStatus> {
+        hypercalls().create_vp(partition, vp)
+    }
+
+    fn map_message_page(&self, partition: PartitionId, vp: VpIndex) -> Result<Gpfn, HvStatus> {
+        let page = hypercalls().map_vp_state_page(partition, vp, VpStatePage::INTERCEPT_MESSAGE)?;
+        let base = page.base().ok_or(HvStatus::INVALID_PARAMETER)?.0;
+        // A page of the root's own RAM, deposited before, is mapped, and comes back to it one day.
+        if !address_space::has_ram(&(base..base + 4096)) {
+            address_space::protect(base..base + 4096, Access::CONSTANTS)
+                .map_err(|_| HvStatus::NO_RESOURCES)?;
+        }
+        Ok(page)
+    }
+
+    fn read_message(&self, page: Gpfn) -> Message {
+        const WORDS: usize = size_of::<Message>() / 8;
+        const HEADER: usize = WORDS - MESSAGE_PAYLOAD / 8;
+        let base = (page.0 * 4096) as *const u64;
+        let mut words = [0u64; WORDS];
+        // SAFETY: the page is mapped as long as the VP is, and the hypervisor writes it only before it tells of a message.
+        let read = |index: usize| unsafe { base.add(index).read_volatile() };
+        (0..HEADER).for_each(|index| words[index] = read(index));
+        // `payload_size` is the fifth byte.
+        let payload = (words[0] >> 32) as usize & 0xff;
+        let end = (HEADER + payload.div_ceil(8)).min(WORDS);
+        (HEADER..end).for_each(|index| words[index] = read(index));
+        let mut message = Message::new_zeroed();
+        message.as_mut_bytes().copy_from_slice(words.as_bytes());
+        message
+    }
+
+    fn get_registers(
+        &self,
+        partition: PartitionId,
+        vp: VpIndex,
+        names: &[RegisterName],
+        values: &mut [RegisterValue],
+    ) -> Result<(), HvStatus> {
+        Ok(hypercalls().get_vp_registers(partition, vp, names, values)?)
+    }
+
+    fn set_registers(
+        &self,
+        partition: PartitionId,
+        vp: VpIndex,
+        registers: &[RegisterAssociation],
+    ) -> Result<(), HvStatus> {
+        if registers.len() > FEW {
+            return Ok(hypercalls().set_vp_registers(partition, vp, registers)?);
+        }
+        // What every intercept ends with: without the page-sized buffer of calls over long lists.
+        const HEADER: usize = size_of::<VpRegisters>();
+        let mut block = [0; HEADER + FEW * size_of::<RegisterAssociation>()];
+        let list = registers.as_bytes();
+        block[..HEADER].copy_from_slice(VpRegisters::of(partition, vp).as_bytes());
+        block[HEADER..HEADER + list.len()].copy_from_slice(list);
+        let control = HypercallInput::rep(HypercallCode::SET_VP_REGISTERS, registers.len() as u16);
+        // SAFETY: the call changes a child's VP, which reaches no memory of the root's.
+        let result = unsafe { hypercalls().issue(control, &block[..HEADER + list.len()], &mut []) };
+        match (result.status(), usize::from(result.reps_completed())) {
+            // It stopped early: the rest goes as a list of its own.
+            (HvStatus::SUCCESS, done) if done < registers.len() => {
+                Ok(hypercalls().set_vp_registers(partition, vp, &registers[done..])?)
+            }
+            (status, _) => status.ok(),
+        }
+    }
+
+    fn translate(
+        &self,
+        partition: PartitionId,
+        vp: VpIndex,
+        flags: TranslateFlags,
+        address: Gva,
+    ) -> Result<TranslatedVirtualAddress, HvStatus> {
+        hypercalls().translate(partition, vp, flags, address)
+    }
+
+    fn assert_interrupt(&self, interrupt: &AssertVirtualInterrupt) -> Result<(), HvStatus> {
+        hypercalls().assert_virtual_interrupt(interrupt)
+    }
+
+    fn statistics(&self, partition: PartitionId, vp: VpIndex) -> Result<Box<[u64; COUNTERS]>, HvStatus> {
+        statistics::read(partition, vp)
+    }
+}

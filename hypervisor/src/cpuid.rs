@@ -32,10 +32,7 @@ const EXTENDED_HIDDEN: u32 = 1 << 2 | 1 << 12 | 1 << 23 | 1 << 24 | 1 << 28;
 pub fn execute(vp: &mut Vp) -> Resume {
     let leaf = vp.registers.general[RAX] as u32;
     let subleaf = vp.registers.general[RCX] as u32;
-    let result = match leaf {
-        0x4000_0000..0x4001_0000 => hypervisor_leaf(vp, leaf),
-        _ => processor_leaf(vp, leaf, subleaf),
-    };
+    let result = values(vp, leaf, subleaf);
     let general = &mut vp.registers.general;
     general[RAX] = result.eax as u64;
     general[RBX] = result.ebx as u64;
@@ -43,6 +40,18 @@ pub fn execute(vp: &mut Vp) -> Resume {
     general[RDX] = result.edx as u64;
     vp.advance(Kind::TwoBytes);
     Resume::Guest
+}
+
+/// What CPUID says to a VP.
+#[inline]
+pub fn values(vp: &Vp, leaf: u32, subleaf: u32) -> CpuidResult {
+    let mut result = match leaf {
+        0x4000_0000..0x4001_0000 => hypervisor_leaf(vp, leaf),
+        _ => processor_leaf(vp, leaf, subleaf),
+    };
+    vp.partition
+        .apply_cpuid_policy(vp.shared.index.0, leaf, subleaf, &mut result);
+    result
 }
 
 fn processor_leaf(vp: &Vp, leaf: u32, subleaf: u32) -> CpuidResult {

@@ -3,13 +3,14 @@
 use super::{named_child, named_partition};
 use crate::device_interrupt::{self, Pin, Request};
 use crate::partition::Partition;
+use crate::partition::shared::VpSlot;
 use crate::partition::virtual_apic;
 use crate::partition::vp::Vp;
 use hypercall_api::flush::{SendIpi, SendIpiEx, VpSet};
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::interrupt::{
-    AssertVirtualInterrupt, Device, InterruptEntry, InterruptType, MapDeviceInterrupt, MappedDeviceInterrupt,
-    TRIGGER_EDGE, TRIGGER_LEVEL, UnmapDeviceInterrupt,
+    AssertVirtualInterrupt, ClearVirtualInterrupt, Device, InterruptEntry, InterruptType, MapDeviceInterrupt,
+    MappedDeviceInterrupt, TRIGGER_EDGE, TRIGGER_LEVEL, UnmapDeviceInterrupt,
 };
 use hypercall_api::status::HvStatus;
 
@@ -37,17 +38,25 @@ pub(super) fn assert(vp: &mut Vp, input: &AssertVirtualInterrupt) -> Result<(), 
     if slots.peek().is_none() {
         return Err(HvStatus::INVALID_VP_INDEX);
     }
+    let is_level = input.flags & AssertVirtualInterrupt::LEVEL_TRIGGERED != 0;
+    let request = |slot: &VpSlot| {
+        slot.shared.set_level(vector, is_level);
+        slot.shared.request_interrupt(vector);
+    };
     match input.interrupt_type {
-        InterruptType::FIXED if vector >= 16 => slots.for_each(|slot| slot.shared.request_interrupt(vector)),
-        InterruptType::LOWEST_PRIORITY if vector >= 16 => {
-            slots
-                .take(1)
-                .for_each(|slot| slot.shared.request_interrupt(vector));
-        }
+        InterruptType::FIXED if vector >= 16 => slots.for_each(request),
+        InterruptType::LOWEST_PRIORITY if vector >= 16 => slots.take(1).for_each(request),
+
         InterruptType::NMI => slots.for_each(|slot| slot.shared.request_nmi()),
         _ => return Err(HvStatus::INVALID_PARAMETER),
     }
     Ok(())
+}
+
+/// `HvCallClearVirtualInterrupt`: clears a pending interrupt of the kind that a PIC raises. None can be asserted, so none is
+/// ever pending.
+pub(super) fn clear(vp: &mut Vp, input: &ClearVirtualInterrupt) -> Result<(), HvStatus> {
+    named_child(vp, input.partition).map(|_| ())
 }
 
 /// `HvCallSendSyntheticClusterIpi`.

@@ -6,7 +6,10 @@ use crate::partition::memory;
 use crate::partition::vp::Vp;
 use crate::virtualization::VirtualProcessor;
 use core::sync::atomic::Ordering;
-use hypercall_api::access::{TranslateResult, TranslateVirtualAddress, TranslatedVirtualAddress};
+use hypercall_api::access::{
+    AccessResult, MAX_ACCESS, ReadGpa, ReadGpaResult, TranslateResult, TranslateVirtualAddress,
+    TranslatedVirtualAddress, WriteGpa, WriteGpaResult,
+};
 use hypercall_api::address::{Gpfn, Gva};
 use hypercall_api::memory::{
     DepositMemory, GetMemoryBalance, LARGE_PAGE_PAGES, MapGpaFlags, MapGpaPages, MemoryBalance,
@@ -105,4 +108,40 @@ pub(super) fn translate(
             page: gpa.page(),
         },
     })
+}
+
+/// A child's memory that a call is about, and how many bytes of it.
+fn accessed(vp: &Vp, input: &ReadGpa) -> Result<(&'static Partition, usize), HvStatus> {
+    let child = named_child(vp, input.partition)?;
+    child.vp(input.vp).ok_or(HvStatus::INVALID_VP_INDEX)?;
+    let size = input.byte_count as usize;
+    if size == 0 || size > MAX_ACCESS || !input.gpa.fits_page(size as u64) {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    Ok((child, size))
+}
+
+/// `HvCallReadGpa`.
+pub(super) fn read_gpa(vp: &mut Vp, input: &ReadGpa) -> Result<ReadGpaResult, HvStatus> {
+    let (child, size) = accessed(vp, input)?;
+    let mut data = [0; MAX_ACCESS];
+    let result = match child.read(input.gpa, &mut data[..size]) {
+        Ok(()) => AccessResult::SUCCESS,
+        Err(_) => AccessResult::UNMAPPED,
+    };
+    Ok(ReadGpaResult {
+        result,
+        reserved: 0,
+        data,
+    })
+}
+
+/// `HvCallWriteGpa`.
+pub(super) fn write_gpa(vp: &mut Vp, input: &WriteGpa) -> Result<WriteGpaResult, HvStatus> {
+    let (child, size) = accessed(vp, &input.target)?;
+    let result = match child.write(input.target.gpa, &input.data[..size]) {
+        Ok(()) => AccessResult::SUCCESS,
+        Err(_) => AccessResult::UNMAPPED,
+    };
+    Ok(WriteGpaResult { result, reserved: 0 })
 }

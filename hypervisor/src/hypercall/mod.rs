@@ -28,20 +28,29 @@ use hypercall_api::privilege::Privileges;
 use hypercall_api::status::HvStatus;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use hypercall_api::access::{TranslateVirtualAddress, TranslatedVirtualAddress};
+use hypercall_api::access::{
+    ReadGpa, ReadGpaResult, TranslateVirtualAddress, TranslatedVirtualAddress, WriteGpa, WriteGpaResult,
+};
+use hypercall_api::cpuid::{CpuidLeaf, CpuidValues, GetVpCpuidValues};
 use hypercall_api::flush::{FlushVirtualAddressSpace, FlushVirtualAddressSpaceEx, SendIpi, SendIpiEx};
 use hypercall_api::id::PartitionId;
+use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::{
-    AssertVirtualInterrupt, MapDeviceInterrupt, MappedDeviceInterrupt, UnmapDeviceInterrupt,
+    AssertVirtualInterrupt, ClearVirtualInterrupt, MapDeviceInterrupt, MappedDeviceInterrupt,
+    UnmapDeviceInterrupt,
 };
 use hypercall_api::memory::{
     DepositMemory, GetMemoryBalance, MapGpaPages, MemoryBalance, UnmapGpaPages, WithdrawMemory,
 };
 use hypercall_api::operator::{LogChunk, ReadLog, SystemInfo};
 use hypercall_api::partition::{CreatePartition, GetPartitionProperty, SetPartitionProperty};
-use hypercall_api::port::{ConnectPort, CreatePort, DeletePort, DisconnectPort, PostMessage, SignalEvent};
+use hypercall_api::port::{
+    ConnectPort, CreatePort, DeletePort, DisconnectPort, PostMessage, PostMessageDirect, SignalEvent,
+    SignalEventDirect, SignaledEventDirect,
+};
 use hypercall_api::processor::{
-    CreateVp, DeleteVp, GetLogicalProcessorRunTime, LogicalProcessorRunTime, StartVirtualProcessor,
+    CreateVp, DeleteVp, GetLogicalProcessorRunTime, GetVpIndexFromApicId, LogicalProcessorRunTime,
+    StartVirtualProcessor,
 };
 use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue, VpRegisters};
 use hypercall_api::state::MapVpStatePage;
@@ -169,6 +178,9 @@ hypercalls! {
     rep       GET_VP_REGISTERS               VpRegisters, [RegisterName] => RegisterValue,            0, CREATE, registers::get;
     rep       SET_VP_REGISTERS               VpRegisters, [RegisterAssociation] => (),                0, CREATE, registers::set;
     simple    TRANSLATE_VIRTUAL_ADDRESS      TranslateVirtualAddress => TranslatedVirtualAddress,      0, CREATE, memory::translate;
+    simple    READ_GPA                       ReadGpa => ReadGpaResult,                                0, CREATE, memory::read_gpa;
+    simple    WRITE_GPA                      WriteGpa => WriteGpaResult,                              0, CREATE, memory::write_gpa;
+    simple    CLEAR_VIRTUAL_INTERRUPT        ClearVirtualInterrupt => (),                             0, CREATE, interrupt::clear;
     simple    DELETE_PORT                    DeletePort => (),                   0, Privileges::CREATE_PORT, port::delete;
     simple    DISCONNECT_PORT                DisconnectPort => (),               0, Privileges::CONNECT_PORT, port::disconnect;
     simple    POST_MESSAGE                   PostMessage => (),                  0, Privileges::POST_MESSAGES, port::post_message;
@@ -180,12 +192,17 @@ hypercalls! {
     simple    MAP_DEVICE_INTERRUPT           MapDeviceInterrupt => MappedDeviceInterrupt,             1, MANAGE, interrupt::map;
     simple    UNMAP_DEVICE_INTERRUPT         UnmapDeviceInterrupt => (),                              0, MANAGE, interrupt::unmap;
     simple    ENTER_SLEEP_STATE              EnterSleepState => (),                                   0, MANAGE, system::enter_sleep_state;
+    simple    REGISTER_INTERCEPT_RESULT      RegisterCpuidResult => (),                               0, CREATE, registers::register_cpuid;
     simple    ASSERT_VIRTUAL_INTERRUPT       AssertVirtualInterrupt => (),                            0, CREATE, interrupt::assert;
     simple    CREATE_PORT                    CreatePort => (),                   0, Privileges::CREATE_PORT, port::create;
     simple    CONNECT_PORT                   ConnectPort => (),                  0, Privileges::CONNECT_PORT, port::connect;
     simple    START_VIRTUAL_PROCESSOR        StartVirtualProcessor => (),           0, Privileges::START_VIRTUAL_PROCESSOR, processor::start;
+    rep       GET_VP_INDEX_FROM_APIC_ID      GetVpIndexFromApicId, [u32] => u32,                      0, CREATE, processor::index_from_apic_id;
+    simple    SIGNAL_EVENT_DIRECT            SignalEventDirect => SignaledEventDirect,                0, CREATE, port::signal_event_direct;
+    simple    POST_MESSAGE_DIRECT            PostMessageDirect => (),                                 0, CREATE, port::post_message_direct;
     simple    MAP_VP_STATE_PAGE              MapVpStatePage => u64,                                   0, CREATE, processor::map_state_page;
     simple    UNMAP_VP_STATE_PAGE            MapVpStatePage => (),                                    0, CREATE, processor::unmap_state_page;
+    rep       GET_VP_CPUID_VALUES            GetVpCpuidValues, [CpuidLeaf] => CpuidValues,            0, CREATE, registers::cpuid_values;
     simple    PARTITA_QUERY_SYSTEM           () => SystemInfo,                                        0, MANAGE, operator::query_system;
     simple    PARTITA_READ_LOG               ReadLog => LogChunk,                                     0, MANAGE, operator::read_log;
 }

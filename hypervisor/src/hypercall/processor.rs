@@ -9,8 +9,8 @@ use crate::platform::registers::tsc;
 use crate::processor::local::Processor;
 use core::sync::atomic::Ordering;
 use hypercall_api::processor::{
-    CreateVp, DeleteVp, GetLogicalProcessorRunTime, InitialVpContext, LogicalProcessorRunTime,
-    StartVirtualProcessor,
+    CreateVp, DeleteVp, GetLogicalProcessorRunTime, GetVpIndexFromApicId, InitialVpContext,
+    LogicalProcessorRunTime, StartVirtualProcessor,
 };
 use hypercall_api::state::{MapVpStatePage, VpStatePage};
 use hypercall_api::status::HvStatus;
@@ -107,4 +107,18 @@ fn is_valid(context: &InitialVpContext) -> bool {
             .to_le_bytes()
             .iter()
             .all(|entry| matches!(entry, 0 | 1 | 4..=7))
+}
+
+/// `HvCallGetVpIndexFromApicId`: an element is an APIC id.
+pub(super) fn index_from_apic_id(
+    vp: &mut Vp,
+    input: &GetVpIndexFromApicId,
+    apic_id: &u32,
+    _: u16,
+) -> Result<u32, HvStatus> {
+    let partition = named_partition(vp, input.partition)?;
+    let slot = partition
+        .vp_by_apic_id(*apic_id)
+        .ok_or(HvStatus::INVALID_PARAMETER)?;
+    Ok(slot.shared.index.0)
 }

@@ -58,8 +58,7 @@ impl Vp {
         self.shared.suspend(suspension::INTERCEPT);
         // The root has a VP on each LP.
         if let Some(root_vp) = root.vp(VpIndex(self.shared.lp.0)) {
-            root_vp.shared.intercepts.lock().push(self.slot);
-            root_vp.shared.request_attention();
+            self.slot.announce(&root_vp.shared, true);
         }
         Resume::Leave
     }

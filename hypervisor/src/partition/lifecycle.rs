@@ -223,7 +223,7 @@ pub fn delete_vp(partition: &'static Partition, slot: &'static VpSlot) -> Result
     partition.remove_vp(index);
     if let Some(root) = Partition::root() {
         root.vps()
-            .for_each(|root_vp| root_vp.shared.intercepts.lock().remove(slot));
+            .for_each(|root_vp| root_vp.shared.news.lock().remove(slot));
     }
     quiesce::leave_hypervisor();
     let mut frames = arrayvec::ArrayVec::<Frame, 5>::new();

@@ -230,6 +230,7 @@ impl Partition {
             memory.destroy(&mut *self.pool.lock());
         }
         super::port::clear(self);
+        self.cpuid.lock().clear(&mut *self.pool.lock());
         self.set_state(PartitionState::Finalized);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`cpuid_policy`] | what a parent wants CPUID to say |
 //! | [`guest_memory`] | reading and writing a partition's memory, by GPA and by GVA |
 //! | [`hypercall_page`] | the page that hypercalls go through |
 //! | [`instruction`] | lengths of the instructions that exit, where the hardware does not tell them |
@@ -20,6 +21,7 @@
 //! | [`vp`] | what its LP owns of a VP |
 //! | this one | [`Partition`] |
 
+pub mod cpuid_policy;
 pub mod guest_memory;
 pub mod hypercall_page;
 pub mod id_table;
@@ -89,6 +91,8 @@ pub struct Partition {
     pub deposited: AtomicU64,
     /// Its ports and connections. Locked before its pool.
     pub ports: Mutex<port::Ports>,
+    /// What its parent wants CPUID to say. Locked before its pool.
+    pub cpuid: Mutex<cpuid_policy::CpuidPolicy>,
     /// Which ports and MSRs pass through.
     pub permissions: &'static Permissions,
     vps: &'static VpTable,
@@ -147,6 +151,7 @@ impl Partition {
             pool: Mutex::new(Pool::new()),
             deposited: AtomicU64::new(0),
             ports: Mutex::new(port::Ports::new()),
+            cpuid: Mutex::new(cpuid_policy::CpuidPolicy::new()),
             permissions,
             vps,
             vp_limit: AtomicU32::new(0),

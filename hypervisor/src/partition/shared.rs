@@ -107,10 +107,16 @@ pub struct VpShared {
     pub synic: SynicRegisters,
     /// Ports whose messages wait for its message slots. Locked after the partition's ports.
     pub waiting_ports: Mutex<PortList>,
-    /// Children's VPs whose intercepts wait for this VP's message slot.
-    pub intercepts: Mutex<InterceptQueue>,
-    /// The next in a queue of intercepts.
-    next_intercept: Mutex<Option<&'static VpSlot>>,
+    /// Children's VPs with news that wait for this VP's message slot.
+    pub news: Mutex<NewsQueue>,
+    /// The next in a queue of news.
+    next_news: Mutex<Option<&'static VpSlot>>,
+    /// It has sent an intercept that its parent has not heard of.
+    intercept_news: AtomicBool,
+    /// Level-triggered interrupts, a bit a vector, from their request to their end.
+    level: [AtomicU32; 8],
+    /// Of these, those that have ended without the parent having heard of it.
+    ended: [AtomicU32; 8],
     /// Where the message of its own intercept is written; only children have one.
     pub intercept_page: Option<Frame>,
     /// Its statistics page.
@@ -157,8 +163,11 @@ impl VpShared {
                 first: None,
                 last: None,
             }),
-            intercepts: Mutex::new(InterceptQueue::new()),
-            next_intercept: Mutex::new(None),
+            news: Mutex::new(NewsQueue::new()),
+            next_news: Mutex::new(None),
+            intercept_news: AtomicBool::new(false),
+            level: [const { AtomicU32::new(0) }; 8],
+            ended: [const { AtomicU32::new(0) }; 8],
             intercept_page: None,
             statistics: Statistics::new(statistics),
         }
@@ -311,27 +320,116 @@ pub struct PortList {
     pub last: Option<PortId>,
 }
 
-/// VPs whose intercepts wait, first come first served, chained through the VPs themselves: a VP has one intercept at most.
-pub struct InterceptQueue {
+/// What a VP has to tell its parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// An intercept, whose message is in its page.
+    Intercept,
+    /// The end of a level-triggered interrupt.
+    EndOfInterrupt(u8),
+}
+
+impl VpShared {
+    /// Takes note that interrupt `vector` is level-triggered, or not.
+    pub fn set_level(&self, vector: u8, is_level: bool) {
+        let (word, bit) = (&self.level[vector as usize / 32], 1 << (vector % 32));
+        if is_level {
+            word.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes note that an interrupt has ended. Returns whether the parent wants to hear of that.
+    pub fn end_level(&self, vector: u8) -> bool {
+        let (word, bit) = (vector as usize / 32, 1 << (vector % 32));
+        if self.level[word].load(Ordering::Relaxed) & bit == 0 {
+            return false;
+        }
+        self.level[word].fetch_and(!bit, Ordering::AcqRel);
+        self.ended[word].fetch_or(bit, Ordering::AcqRel);
+        true
+    }
+
+    /// Words of the trigger mode register.
+    pub fn level_words(&self) -> [u32; 8] {
+        core::array::from_fn(|word| self.level[word].load(Ordering::Relaxed))
+    }
+
+    /// The next of its news.
+    pub fn next_news(&self) -> Option<News> {
+        if self.intercept_news.load(Ordering::Acquire) {
+            return Some(News::Intercept);
+        }
+        let words = self
+            .ended
+            .iter()
+            .map(|word| word.load(Ordering::Acquire))
+            .enumerate();
+        let (word, bits) = words.into_iter().find(|(_, bits)| *bits != 0)?;
+        Some(News::EndOfInterrupt(
+            (word as u32 * 32 + bits.trailing_zeros()) as u8,
+        ))
+    }
+
+    /// The parent has heard of it.
+    pub fn news_told(&self, news: News) {
+        match news {
+            News::Intercept => self.intercept_news.store(false, Ordering::Release),
+            News::EndOfInterrupt(vector) => {
+                self.ended[vector as usize / 32].fetch_and(!(1 << (vector % 32)), Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+impl VpSlot {
+    /// Tells the parent, by its VP `parent`, that this VP has news; `intercept` where that is an intercept.
+    pub fn announce(&'static self, parent: &VpShared, intercept: bool) {
+        let mut queue = parent.news.lock();
+        if !queue.contains(self) {
+            queue.push(self);
+        }
+        if intercept {
+            self.shared.intercept_news.store(true, Ordering::Release);
+        }
+        drop(queue);
+        parent.request_attention();
+    }
+}
+
+/// VPs with news, first come first served, chained through the VPs themselves.
+pub struct NewsQueue {
     ends: Option<(&'static VpSlot, &'static VpSlot)>,
 }
 
-impl InterceptQueue {
+impl NewsQueue {
     /// None waits.
     pub const fn new() -> Self {
         Self { ends: None }
     }
 
-    /// Adds a VP at the end.
-    pub fn push(&mut self, slot: &'static VpSlot) {
-        *slot.shared.next_intercept.lock() = None;
+    /// Adds a VP at the end; it must not be in the queue.
+    fn push(&mut self, slot: &'static VpSlot) {
+        *slot.shared.next_news.lock() = None;
         self.ends = match self.ends {
             None => Some((slot, slot)),
             Some((first, last)) => {
-                *last.shared.next_intercept.lock() = Some(slot);
+                *last.shared.next_news.lock() = Some(slot);
                 Some((first, slot))
             }
         };
+    }
+
+    fn contains(&self, slot: &VpSlot) -> bool {
+        let mut cursor = self.first();
+        while let Some(found) = cursor {
+            if core::ptr::eq(found, slot) {
+                return true;
+            }
+            cursor = *found.shared.next_news.lock();
+        }
+        false
     }
 
     /// The first.
@@ -342,7 +440,7 @@ impl InterceptQueue {
     /// Removes the first.
     pub fn pop(&mut self) -> Option<&'static VpSlot> {
         let (first, last) = self.ends?;
-        let next = first.shared.next_intercept.lock().take();
+        let next = first.shared.next_news.lock().take();
         self.ends = next.map(|next| (next, last));
         Some(first)
     }
@@ -359,7 +457,7 @@ impl InterceptQueue {
     }
 }
 
-impl Default for InterceptQueue {
+impl Default for NewsQueue {
     fn default() -> Self {
         Self::new()
     }

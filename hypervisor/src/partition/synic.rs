@@ -2,12 +2,13 @@
 //! Registers are shared, since senders on any processor look at them; timers are the VP's own.
 
 use super::guest_memory::{frame_word, write_frame};
+use super::shared::News;
 use super::vp::Vp;
 use super::{Partition, port};
 use crate::memory::address::Frame;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gpfn;
-use hypercall_api::intercept::OpaqueIntercept;
+use hypercall_api::intercept::{ApicEoiMessage, OpaqueIntercept};
 use hypercall_api::message::{EVENT_FLAGS, MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
 use hypercall_api::msr::{PageMsr, Sint, StimerConfig};
 use hypercall_api::status::HvStatus;
@@ -180,8 +181,9 @@ impl SynicRegisters {
         }
     }
 
-    /// Sets an event flag of a SINT, and takes note that the SINT is to be raised where the flag was clear.
-    pub fn signal(&self, partition: &Partition, sint: usize, flag: u16) -> Result<(), HvStatus> {
+    /// Sets an event flag of a SINT, and takes note that the SINT is to be raised where the flag was clear. Returns whether it
+    /// was.
+    pub fn signal(&self, partition: &Partition, sint: usize, flag: u16) -> Result<bool, HvStatus> {
         let page = PageMsr(self.event_page());
         if !self.is_enabled() || !page.is_enabled() || flag as usize >= EVENT_FLAGS {
             return Err(HvStatus::OPERATION_DENIED);
@@ -191,10 +193,11 @@ impl SynicRegisters {
         let before = partition.with_frame(page.page(), |frame| {
             frame_word(frame, offset).fetch_or(bit, Ordering::AcqRel)
         });
-        if before.ok_or(HvStatus::OPERATION_DENIED)? & bit == 0 {
+        let newly = before.ok_or(HvStatus::OPERATION_DENIED)? & bit == 0;
+        if newly {
             self.raised.fetch_or(1 << sint, Ordering::AcqRel);
         }
-        Ok(())
+        Ok(newly)
     }
 
     /// The vectors of the SINTs that were to be raised, which are not any more.
@@ -348,22 +351,43 @@ impl Synic {
         port::deliver_waiting(vp.partition, vp.shared);
         loop {
             // The VP's own LP is the only one that takes from the queue, but for deletions, which remove.
-            let mut queue = vp.shared.intercepts.lock();
+            let mut queue = vp.shared.news.lock();
             let Some(slot) = queue.first() else { return };
-            let payload = OpaqueIntercept {
-                vp: slot.shared.index,
+            let Some(news) = slot.shared.next_news() else {
+                queue.pop();
+                continue;
             };
+            let index = slot.shared.index;
             let origin = slot.shared.partition.id.0;
-            if !Self::deliver(
-                vp,
-                INTERCEPT_SINT,
-                MessageType::OPAQUE_INTERCEPT,
-                origin,
-                payload.as_bytes(),
-            ) {
+            let told = match news {
+                News::Intercept => {
+                    let payload = OpaqueIntercept { vp: index };
+                    Self::deliver(
+                        vp,
+                        INTERCEPT_SINT,
+                        MessageType::OPAQUE_INTERCEPT,
+                        origin,
+                        payload.as_bytes(),
+                    )
+                }
+                News::EndOfInterrupt(vector) => {
+                    let payload = ApicEoiMessage {
+                        vp: index,
+                        vector: vector as u32,
+                    };
+                    Self::deliver(
+                        vp,
+                        INTERCEPT_SINT,
+                        MessageType::APIC_EOI,
+                        origin,
+                        payload.as_bytes(),
+                    )
+                }
+            };
+            if !told {
                 return;
             }
-            queue.pop();
+            slot.shared.news_told(news);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::virtualization::{AddressSpace, Event, Exception, GuestRegisters, Pagi
 use core::sync::atomic::Ordering;
 use hypercall_api::address::Gva;
 use hypercall_api::counter::{HYPERVISOR_RUN_TIME, TOTAL_RUN_TIME};
+use hypercall_api::id::VpIndex;
 use hypercall_api::processor::InitialVpContext;
 
 /// What only the LP that runs the VP touches.
@@ -335,8 +336,15 @@ impl Vp {
 
     /// Ends the interrupt in service, as the guest asks by an EOI.
     pub fn end_of_interrupt(&mut self) {
-        if let Some(vector) = self.apic.end_of_interrupt() {
+        let Some(vector) = self.apic.end_of_interrupt() else {
+            return;
+        };
+        if self.partition.is_root() {
             device_interrupt::ended(self.shared.index, vector);
+        } else if self.shared.end_level(vector)
+            && let Some(root_vp) = Partition::root().and_then(|root| root.vp(VpIndex(self.shared.lp.0)))
+        {
+            self.slot.announce(&root_vp.shared, false);
         }
     }
 }

@@ -251,11 +251,13 @@ fn run_vp(processor: &Processor, vp: &mut Vp, until: u64) {
 fn idle(processor: &Processor, until: u64) {
     set_alarm(processor, until);
     let start = tsc();
+    processor.sleeping.store(true, Ordering::SeqCst);
     processor.guest_epoch.fetch_add(1, Ordering::SeqCst);
     if !processor.poked.load(Ordering::SeqCst) {
         interrupts::wait();
     }
     processor.guest_epoch.fetch_add(1, Ordering::SeqCst);
+    processor.sleeping.store(false, Ordering::SeqCst);
     processor
         .idle_ticks
         .fetch_add(tsc().wrapping_sub(start), Ordering::Relaxed);

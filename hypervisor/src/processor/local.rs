@@ -63,6 +63,8 @@ pub struct Processor {
     /// Odd while a guest runs here, and changed by each entry and each exit: who has taken memory away from a guest waits for
     /// it to change.
     pub guest_epoch: AtomicU64,
+    /// Set while it sleeps.
+    pub sleeping: AtomicBool,
     /// The VPs that run here.
     pub queue: Mutex<RunQueue>,
     /// Virtual time of the VP that was picked last; who wakes up does not start from further back.
@@ -111,6 +113,7 @@ impl Processor {
                 last_vector: Cell::new(0),
                 alarm: Cell::new(u64::MAX),
                 guest_epoch: AtomicU64::new(0),
+                sleeping: AtomicBool::new(false),
                 queue: Mutex::new(RunQueue::new()),
                 virtual_now: Cell::new(0),
                 address_spaces: AddressSpaces::new(),

@@ -19,7 +19,8 @@ fn others() -> impl Iterator<Item = &'static Processor> {
 pub fn stop_guests() {
     for processor in others() {
         let epoch = processor.guest_epoch.load(Ordering::SeqCst);
-        if epoch % 2 == 1 {
+        // One that sleeps uses no translations, and before it runs a guest it looks whether memory has changed.
+        if epoch % 2 == 1 && !processor.sleeping.load(Ordering::SeqCst) {
             interrupts::poke(processor);
             while processor.guest_epoch.load(Ordering::SeqCst) == epoch {
                 core::hint::spin_loop();

@@ -66,6 +66,8 @@ pub(crate) fn enable() -> u32 {
         unsafe { write_msr(BASE, base | BASE_ENABLED | mode) };
     }
     write(register::TPR, 0);
+    // A PIC that firmware has left behind LINT0 would raise vectors that are exceptions.
+    write(register::LVT_LINT0, LVT_MASKED);
     write(register::SVR, 1 << 8 | u32::from(SPURIOUS_VECTOR));
     id()
 }

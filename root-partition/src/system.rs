@@ -3,7 +3,7 @@
 use crate::acpi::sleep::SleepType;
 use crate::drivers::pci::scan::Identity;
 use crate::hypervisor::{hypercalls, statistics, time};
-use crate::memory::heap;
+use crate::memory::{address_space, heap};
 use crate::selftest::Targets;
 use crate::shell::machines::Machines;
 use crate::shell::system::{
@@ -19,8 +19,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use embassy_time::Timer;
-use hypercall_api::call::Hypercalls;
+use hypercall_api::address::PAGE_SIZE;
+use hypercall_api::call::{Hypercalls, PartitionCalls};
 use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::memory::MemoryBalance;
 use hypercall_api::operator::{LOG_CHUNK, SystemInfo};
 
 /// Reference time ticks a microsecond.
@@ -93,8 +95,18 @@ impl System for Machine {
     fn root(&self) -> RootInfo {
         let (heap_total, heap_used) = heap::usage(self.targets.heap);
         let ticks = time::now().saturating_sub(self.entered);
+        // Without an answer there is nothing to show but zeros.
+        let pool = hypercalls()
+            .memory_balance(PartitionId::SELF)
+            .unwrap_or(MemoryBalance {
+                available: 0,
+                in_use: 0,
+            });
         RootInfo {
             heap_total,
+            memory_free: address_space::free_bytes(),
+            pool_free: pool.available * PAGE_SIZE,
+            pool_used: pool.in_use * PAGE_SIZE,
             heap_used,
             tasks: executor::task_count(),
             uptime: Duration::from_micros(ticks / TICKS_PER_MICROSECOND),

@@ -213,6 +213,9 @@ impl System for FakeSystem {
     fn root(&self) -> RootInfo {
         RootInfo {
             heap_total: 64 << 20,
+            memory_free: 1 << 30,
+            pool_free: 0,
+            pool_used: 8192,
             heap_used: 123_456,
             tasks: 3,
             uptime: Duration::from_millis(12_345),

@@ -134,6 +134,12 @@ pub struct RootInfo {
     pub heap_total: u64,
     /// Bytes of it in use.
     pub heap_used: u64,
+    /// Memory outside the heap that is free, for virtual machines, in bytes.
+    pub memory_free: u64,
+    /// The root's pool in the hypervisor: deposited and unused, in bytes.
+    pub pool_free: u64,
+    /// The root's pool in the hypervisor: deposited and in use, in bytes.
+    pub pool_used: u64,
     /// Tasks that the executor holds.
     pub tasks: u64,
     /// Time since the root was entered.

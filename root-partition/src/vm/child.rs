@@ -98,8 +98,16 @@ impl<H: Host> Child<H> {
         owner: Arc<dyn Owner>,
         killed: impl Fn() -> bool,
     ) -> Result<Arc<Self>, ChildError> {
-        let id = with_deposits(&host, PartitionId::SELF, || host.create_partition())
-            .map_err(failed("creating the partition"))?;
+        let id = match with_deposits(&host, PartitionId::SELF, || host.create_partition()) {
+            Ok(id) => id,
+            Err(error) => {
+                // What was deposited in vain.
+                if let Err(status) = pool::drain_own(&host) {
+                    log::error!("the root's own pool cannot be emptied: {status}");
+                }
+                return Err(failed("creating the partition")(error));
+            }
+        };
         let mut child = Self {
             host,
             id,

@@ -40,3 +40,9 @@ pub mod root_host;
 pub mod signal;
 pub mod vp;
 pub mod worker;
+
+#[cfg(test)]
+#[allow(unsafe_code)] // it hands out memory
+mod fake;
+#[cfg(test)]
+mod tests;

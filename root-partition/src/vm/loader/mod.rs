@@ -15,7 +15,7 @@ pub mod pvh;
 pub mod space;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use super::memory::{GuestMemory, LEGACY_HOLE, OutsideRam};
 use alloc::string::String;

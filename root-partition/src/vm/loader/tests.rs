@@ -8,7 +8,7 @@ const MIB: usize = 1 << 20;
 
 /// A 64-bit ELF file with one segment of `text` at 2 MiB (virtual addresses from 0xffff800000000000 on) and, if wanted,
 /// a PVH note with `entry`.
-fn elf64(text: &[u8], entry: Option<u64>) -> Vec<u8> {
+pub(crate) fn elf64(text: &[u8], entry: Option<u64>) -> Vec<u8> {
     let mut file = vec![0; 0x1000];
     file[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);

@@ -2,13 +2,14 @@
 
 use crate::Context;
 use crate::access::write_msr;
+use crate::machine;
 use crate::report::{equal, holds, skip};
 use hypercall_api::cpuid::Features;
-use hypercall_api::msr;
+use hypercall_api::msr::{self, StimerConfig};
 use hypercall_api::privilege::Privileges;
-use vsc_runtime::hypervisor::vp_index;
-use vsc_runtime::processor;
+use vsc_runtime::hypervisor::{time, timer, vp_index};
 use vsc_runtime::processor::probe::{self, Fault};
+use vsc_runtime::{apic, interrupt, processor};
 
 /// What happens at a write.
 #[derive(Clone, Copy, PartialEq)]
@@ -123,11 +124,13 @@ pub(crate) fn check(context: &Context) {
 
 fn check_offered(register: &Register) {
     let Register { name, number, .. } = *register;
+    if number == msr::GUEST_IDLE {
+        return guest_idle(name);
+    }
     let read = probe::read_msr(number);
-    if register.is_readable {
-        equal(name, "it can be read", vector(read), Ok(()));
-    } else if number == msr::EOI {
-        equal(name, "reading it raises #GP", vector(read), REFUSED);
+    match register.is_readable {
+        true => equal(name, "it can be read", vector(read), Ok(())),
+        false => equal(name, "reading it raises #GP", vector(read), REFUSED),
     }
     match register.write {
         Write::Refused => equal(
@@ -150,6 +153,40 @@ fn check_offered(register: &Register) {
         Write::Zero => equal(name, "it can be written", vector(write_msr(number, 0)), Ok(())),
         Write::Untried => {}
     }
+}
+
+/// Reading it waits for an interrupt, which comes afterwards.
+fn guest_idle(name: &str) {
+    const VECTOR: u8 = 0x5a;
+    x86_64::instructions::interrupts::disable();
+    let before = interrupt::count(VECTOR);
+    apic::send_self(VECTOR);
+    let read = vector(probe::read_msr(msr::GUEST_IDLE));
+    let came_early = interrupt::count(VECTOR) != before;
+    x86_64::instructions::interrupts::enable();
+    let came = machine::wait_until(|| interrupt::count(VECTOR) == before + 1);
+    equal(
+        name,
+        "reading it goes on at once where an interrupt is pending",
+        read,
+        Ok(()),
+    );
+    holds(name, "with interrupts off it stays pending", !came_early && came);
+    x86_64::instructions::interrupts::disable();
+    let at = time::now() + time::milliseconds(2);
+    timer::configure(0, StimerConfig::direct_one_shot(VECTOR));
+    timer::set_count(0, at);
+    let read = vector(probe::read_msr(msr::GUEST_IDLE));
+    let waited = time::now() >= at;
+    x86_64::instructions::interrupts::enable();
+    holds(name, "reading it waits for a timer", read.is_ok() && waited);
+    timer::stop(0);
+    equal(
+        name,
+        "writing it raises #GP",
+        vector(write_msr(msr::GUEST_IDLE, 0)),
+        REFUSED,
+    );
 }
 
 fn check_withheld(name: &str, number: u32) {

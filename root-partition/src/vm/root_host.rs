@@ -29,8 +29,13 @@ use zerocopy::{FromZeros, IntoBytes};
 
 static OWN_PAGES: AtomicUsize = AtomicUsize::new(0);
 
-/// Registers that go in one call of an answer.
+/// Registers that go in one call of an answer: calls over few registers do without the page-sized buffer of those over
+/// long lists.
 const FEW: usize = 8;
+/// Registers that one call reads for the emulation of an instruction.
+const FEW_NAMES: usize = 16;
+/// What both begin with.
+const HEADER: usize = size_of::<VpRegisters>();
 
 /// The kernel that this is, on the hypervisor below.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +161,24 @@ impl Host for RootHost {
         names: &[RegisterName],
         values: &mut [RegisterValue],
     ) -> Result<(), HvStatus> {
-        Ok(hypercalls().get_vp_registers(partition, vp, names, values)?)
+        if names.len() > FEW_NAMES || names.len() != values.len() {
+            return Ok(hypercalls().get_vp_registers(partition, vp, names, values)?);
+        }
+        let mut block = [0; HEADER + FEW_NAMES * size_of::<RegisterName>()];
+        let list = names.as_bytes();
+        block[..HEADER].copy_from_slice(VpRegisters::of(partition, vp).as_bytes());
+        block[HEADER..HEADER + list.len()].copy_from_slice(list);
+        let control = HypercallInput::rep(HypercallCode::GET_VP_REGISTERS, names.len() as u16);
+        // SAFETY: the call only reads.
+        let result =
+            unsafe { hypercalls().issue(control, &block[..HEADER + list.len()], values.as_mut_bytes()) };
+        match (result.status(), usize::from(result.reps_completed())) {
+            // It stopped early: the rest goes as a list of its own.
+            (HvStatus::SUCCESS, done) if done < names.len() => {
+                Ok(hypercalls().get_vp_registers(partition, vp, &names[done..], &mut values[done..])?)
+            }
+            (status, _) => status.ok(),
+        }
     }
 
     fn set_registers(
@@ -168,8 +190,6 @@ impl Host for RootHost {
         if registers.len() > FEW {
             return Ok(hypercalls().set_vp_registers(partition, vp, registers)?);
         }
-        // What every intercept ends with: without the page-sized buffer of calls over long lists.
-        const HEADER: usize = size_of::<VpRegisters>();
         let mut block = [0; HEADER + FEW * size_of::<RegisterAssociation>()];
         let list = registers.as_bytes();
         block[..HEADER].copy_from_slice(VpRegisters::of(partition, vp).as_bytes());

@@ -33,6 +33,9 @@ pub fn execute(vp: &mut Vp) -> Resume {
     let leaf = vp.registers.general[RAX] as u32;
     let subleaf = vp.registers.general[RCX] as u32;
     let result = values(vp, leaf, subleaf);
+    if vp.partition.intercepts.wants_leaf(leaf) {
+        return vp.intercept_cpuid(result);
+    }
     let general = &mut vp.registers.general;
     general[RAX] = result.eax as u64;
     general[RBX] = result.ebx as u64;

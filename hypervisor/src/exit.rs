@@ -22,7 +22,7 @@ pub fn handle(vp: &mut Vp, exit: Exit) -> Resume {
         Exit::SetXcr => intercept::set_xcr(vp),
         Exit::InvalidateCaches => intercept::invalidate_caches(vp),
         Exit::Undefined => vp.fault(Exception::INVALID_OPCODE),
-        Exit::Exception(exception) => intercept::exception(vp, exception),
+        Exit::Exception(exception, parameter) => intercept::exception(vp, exception, parameter),
         Exit::Nmi => Resume::AfterInterrupt,
         Exit::Shutdown => intercept::shutdown(vp),
         Exit::InvalidState => intercept::invalid_state(vp),
@@ -34,7 +34,6 @@ impl Vp {
     /// HLT: the VP sleeps until an interrupt.
     fn halt(&mut self) -> Resume {
         self.advance(Kind::OneByte);
-        self.shared.halt();
-        Resume::Leave
+        self.sleep()
     }
 }

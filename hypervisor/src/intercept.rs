@@ -7,7 +7,7 @@ use crate::partition::xapic;
 use crate::platform::registers;
 use crate::processor::extended_state;
 use crate::virtualization::general::{RAX, RCX};
-use crate::virtualization::{Access, Exception, IoAccess, NestedFault, VirtualProcessor};
+use crate::virtualization::{Access, Exception, IoAccess, NestedFault, Register, VirtualProcessor};
 use crate::{stop, system};
 
 /// An I/O port that does not pass through: nothing is there. Reads give all ones, writes go nowhere.
@@ -115,14 +115,20 @@ pub fn invalidate_caches(vp: &mut Vp) -> Resume {
     Resume::Guest
 }
 
-/// An exception that is intercepted: the guest gets it, but a machine check is everybody's.
-pub fn exception(vp: &mut Vp, exception: Exception) -> Resume {
-    match exception.vector {
-        Exception::MACHINE_CHECK => {
-            stop::with_report(format_args!("machine check while VP {} ran", vp.shared.index))
-        }
-        _ => vp.fault(exception),
+/// An exception that is intercepted: the parent gets it where it has asked for that, otherwise the guest. A machine check is
+/// everybody's.
+pub fn exception(vp: &mut Vp, exception: Exception, parameter: u64) -> Resume {
+    const PAGE_FAULT: u8 = 14;
+    if exception.vector == Exception::MACHINE_CHECK {
+        stop::with_report(format_args!("machine check while VP {} ran", vp.shared.index));
     }
+    if vp.partition.intercepts.exceptions() & 1 << exception.vector != 0 {
+        return vp.intercept_exception(exception, parameter);
+    }
+    if exception.vector == PAGE_FAULT {
+        vp.hardware.set_register(Register::Cr2, parameter);
+    }
+    vp.fault(exception)
 }
 
 /// Triple fault.

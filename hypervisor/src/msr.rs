@@ -40,7 +40,7 @@ pub fn read(vp: &mut Vp) -> Resume {
             vp.advance(Kind::TwoBytes);
             Resume::Guest
         }
-        Err(Refused) => refuse(vp, msr, "read"),
+        Err(Refused) => refuse(vp, msr, None),
     }
 }
 
@@ -53,15 +53,21 @@ pub fn write(vp: &mut Vp) -> Resume {
         Ok(()) => {
             vp.advance(Kind::TwoBytes);
             if msr == hv::CRASH_CTL && value & hv::crash::NOTIFY != 0 && vp.partition.has_parent() {
-                return vp.intercept_msr_write(msr, value);
+                return vp.intercept_msr(msr, Some(value), 0);
             }
             Resume::Guest
         }
-        Err(Refused) => refuse(vp, msr, "write"),
+        Err(Refused) => refuse(vp, msr, Some(value)),
     }
 }
 
-fn refuse(vp: &mut Vp, msr: u32, what: &str) -> Resume {
+/// An MSR that the guest does not have, or a value that it does not take: the parent answers where it has asked for that,
+/// otherwise the guest gets #GP.
+fn refuse(vp: &mut Vp, msr: u32, write: Option<u64>) -> Resume {
+    if vp.partition.intercepts.wants_msr(write.is_some()) {
+        return vp.intercept_msr(msr, write, 2);
+    }
+    let what = if write.is_some() { "write" } else { "read" };
     crate::rate_limited!(
         log::Level::Debug,
         "VP {} of {}: {what} of MSR {msr:#x} refused",
@@ -100,14 +106,30 @@ fn value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
     }
 }
 
+/// What a partition needs to touch a synthetic MSR (TLFS, "Partition Privilege Flags"). The VP assist page needs none: Linux
+/// sets it without asking.
+fn privilege_of(msr: u32) -> Privileges {
+    match msr {
+        hv::TIME_REF_COUNT => Privileges::ACCESS_PARTITION_REFERENCE_COUNTER,
+        hv::REFERENCE_TSC => Privileges::ACCESS_PARTITION_REFERENCE_TSC,
+        hv::TSC_FREQUENCY | hv::APIC_FREQUENCY => Privileges::ACCESS_FREQUENCY_REGS,
+        hv::GUEST_OS_ID | hv::HYPERCALL => Privileges::ACCESS_HYPERCALL_MSRS,
+        hv::VP_INDEX => Privileges::ACCESS_VP_INDEX,
+        hv::VP_RUNTIME => Privileges::ACCESS_VP_RUN_TIME,
+        hv::RESET => Privileges::ACCESS_RESET_REG,
+        hv::EOI | hv::ICR | hv::TPR => Privileges::ACCESS_INTR_CTRL_REGS,
+        hv::SCONTROL..=hv::EOM | hv::SINT0..=hv::SINT15 => Privileges::ACCESS_SYNIC_REGS,
+        hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => Privileges::ACCESS_SYNTHETIC_TIMER_REGS,
+        _ => Privileges::empty(),
+    }
+}
+
 fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
     let partition = vp.partition;
+    require(vp, privilege_of(msr))?;
     match msr {
         hv::VP_INDEX => Ok(vp.shared.index.0 as u64),
-        hv::TIME_REF_COUNT => {
-            require(vp, Privileges::ACCESS_PARTITION_REFERENCE_COUNTER)?;
-            Ok(partition.reference_time())
-        }
+        hv::TIME_REF_COUNT => Ok(partition.reference_time()),
         hv::GUEST_OS_ID => Ok(partition.guest_os_id.load(Ordering::Relaxed)),
         hv::HYPERCALL => Ok(partition.hypercall_msr.load(Ordering::Relaxed)),
         hv::RESET => Ok(0),
@@ -115,6 +137,7 @@ fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         hv::REFERENCE_TSC => Ok(partition.reference_tsc_msr.load(Ordering::Relaxed)),
         hv::TSC_FREQUENCY => Ok(clock::tsc_frequency()),
         hv::APIC_FREQUENCY => Ok(virtual_apic::TIMER_HZ),
+        hv::ICR => vp.apic.read(0x30, 0).map_err(|_| Refused),
         hv::TPR => Ok((vp.hardware.task_priority() << 4) as u64),
         hv::VP_ASSIST_PAGE => Ok(vp.assist_page),
         hv::SCONTROL => Ok(vp.shared.synic.control()),
@@ -174,6 +197,7 @@ pub fn is_valid_pat(value: u64) -> bool {
 
 fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
     let partition = vp.partition;
+    require(vp, privilege_of(msr))?;
     match msr {
         hv::GUEST_OS_ID => {
             partition.guest_os_id.store(value, Ordering::Relaxed);
@@ -184,7 +208,6 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
         }
         hv::HYPERCALL => hypercall_page::set(partition, value).map_err(|_| Refused),
         hv::RESET => {
-            require(vp, Privileges::ACCESS_RESET_REG)?;
             if value & 1 != 0 {
                 power::reset();
             }
@@ -198,8 +221,9 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
         hv::ICR => virtual_apic::write(vp, 0x30, value).map_err(|_| Refused),
         hv::TPR => virtual_apic::write(vp, 0x08, value & 0xff).map_err(|_| Refused),
         hv::VP_ASSIST_PAGE => {
+            zero_page(vp, value)?;
             vp.assist_page = value;
-            zero_page(vp, value)
+            Ok(())
         }
         hv::SCONTROL => {
             vp.shared.synic.set_control(value).map_err(|_| Refused)?;
@@ -255,7 +279,6 @@ fn zero_page(vp: &Vp, value: u64) -> Result<(), Refused> {
 }
 
 fn set_reference_tsc(vp: &Vp, value: u64) -> Result<(), Refused> {
-    require(vp, Privileges::ACCESS_PARTITION_REFERENCE_TSC)?;
     let page = PageMsr(value);
     if page.is_enabled() {
         let contents = vp.partition.reference_tsc();

@@ -22,9 +22,16 @@ pub(super) fn space(vp: &mut Vp, input: &FlushVirtualAddressSpace) -> Result<(),
 }
 
 /// `HvCallFlushVirtualAddressSpaceEx`.
-pub(super) fn space_ex(vp: &mut Vp, input: &FlushVirtualAddressSpaceEx, _: &[u8]) -> Result<(), HvStatus> {
-    if !matches!(input.set_format, VpSet::SPARSE | VpSet::ALL) {
-        return Err(HvStatus::INVALID_PARAMETER);
+pub(super) fn space_ex(
+    vp: &mut Vp,
+    input: &FlushVirtualAddressSpaceEx,
+    banks: &[u8],
+) -> Result<(), HvStatus> {
+    match input.set_format {
+        VpSet::ALL => {}
+        VpSet::SPARSE if banks.len() == input.valid_banks.count_ones() as usize * 8 => {}
+        VpSet::SPARSE => return Err(HvStatus::INVALID_HYPERCALL_INPUT),
+        _ => return Err(HvStatus::INVALID_PARAMETER),
     }
     flush(vp.partition, input.flags)
 }

@@ -11,6 +11,7 @@ mod partition;
 mod port;
 mod processor;
 mod registers;
+mod state;
 mod system;
 
 use crate::partition::Partition;
@@ -34,7 +35,7 @@ use hypercall_api::access::{
 use hypercall_api::cpuid::{CpuidLeaf, CpuidValues, GetVpCpuidValues};
 use hypercall_api::flush::{FlushVirtualAddressSpace, FlushVirtualAddressSpaceEx, SendIpi, SendIpiEx};
 use hypercall_api::id::PartitionId;
-use hypercall_api::intercept::RegisterCpuidResult;
+use hypercall_api::intercept::{InstallIntercept, RegisterCpuidResult};
 use hypercall_api::interrupt::{
     AssertVirtualInterrupt, ClearVirtualInterrupt, MapDeviceInterrupt, MappedDeviceInterrupt,
     UnmapDeviceInterrupt,
@@ -53,7 +54,7 @@ use hypercall_api::processor::{
     StartVirtualProcessor,
 };
 use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue, VpRegisters};
-use hypercall_api::state::MapVpStatePage;
+use hypercall_api::state::{MapVpStatePage, VpState};
 use hypercall_api::system::{
     EnterSleepState, GetSystemProperty, MappedStatsPage, SetSleepState, VpStatsPage,
 };
@@ -76,6 +77,8 @@ struct Call {
 enum Form {
     /// At once.
     Simple(SimpleHandler),
+    /// At once, with an output whose size depends on the input.
+    Sized(SimpleHandler, fn(&[u8]) -> usize),
     /// In pieces: until it is done, the caller makes the same call again and again without noticing.
     Continued(ContinuedHandler),
     /// For each element of a list, of so many bytes each.
@@ -101,6 +104,16 @@ macro_rules! call {
             variable_header: $header,
             privileges: $privileges,
             form: Form::Simple(|vp, input, output| simple::<$input, $output>(vp, input, output, $handler)),
+        }
+    };
+    (sized $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: Form::Sized($handler, state::output_size),
         }
     };
     (banked $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
@@ -173,6 +186,7 @@ hypercalls! {
     simple    GET_MEMORY_BALANCE             GetMemoryBalance => MemoryBalance,                       0, POOL,   memory::balance;
     rep       MAP_GPA_PAGES                  MapGpaPages, [u64] => (),                                0, CREATE, memory::map;
     rep       UNMAP_GPA_PAGES                UnmapGpaPages, [()] => (),                               0, CREATE, memory::unmap;
+    simple    INSTALL_INTERCEPT              InstallIntercept => (),                                  0, CREATE, partition::install_intercept;
     simple    CREATE_VP                      CreateVp => (),                                          0, CREATE, processor::create;
     continued DELETE_VP                      DeleteVp => (),                                          0, CREATE, processor::delete;
     rep       GET_VP_REGISTERS               VpRegisters, [RegisterName] => RegisterValue,            0, CREATE, registers::get;
@@ -202,6 +216,8 @@ hypercalls! {
     simple    POST_MESSAGE_DIRECT            PostMessageDirect => (),                                 0, CREATE, port::post_message_direct;
     simple    MAP_VP_STATE_PAGE              MapVpStatePage => u64,                                   0, CREATE, processor::map_state_page;
     simple    UNMAP_VP_STATE_PAGE            MapVpStatePage => (),                                    0, CREATE, processor::unmap_state_page;
+    sized     GET_VP_STATE                   VpState => (),                                           1, CREATE, state::get;
+    sized     SET_VP_STATE                   VpState => (),                                           25, CREATE, state::set;
     rep       GET_VP_CPUID_VALUES            GetVpCpuidValues, [CpuidLeaf] => CpuidValues,            0, CREATE, registers::cpuid_values;
     simple    PARTITA_QUERY_SYSTEM           () => SystemInfo,                                        0, MANAGE, operator::query_system;
     simple    PARTITA_READ_LOG               ReadLog => LogChunk,                                     0, MANAGE, operator::read_log;
@@ -355,7 +371,18 @@ fn perform(vp: &mut Vp, call: &Call, request: &Request) -> Outcome {
             Err(status) => Outcome::Ended(status, control.rep_start()),
         },
         Form::Simple(handler) => with_input(vp, call, request, input)
-            .and_then(|input| with_output(vp, call, request, output, |vp, output| handler(vp, input, output)))
+            .and_then(|input| {
+                with_output(vp, call.output, request, output, |vp, output| {
+                    handler(vp, input, output)
+                })
+            })
+            .into(),
+        Form::Sized(handler, size) => with_input(vp, call, request, input)
+            .and_then(|input| {
+                with_output(vp, size(input), request, output, |vp, output| {
+                    handler(vp, input, output)
+                })
+            })
             .into(),
         Form::Continued(handler) => {
             match with_input(vp, call, request, input).and_then(|input| handler(vp, input)) {
@@ -400,13 +427,14 @@ fn with_input<'a>(vp: &Vp, call: &Call, request: &Request, page: &'a mut Page) -
 /// before.
 fn with_output(
     vp: &mut Vp,
-    call: &Call,
+    size: usize,
     request: &Request,
     page: &mut Page,
     handler: impl FnOnce(&mut Vp, &mut [u8]) -> Result<(), HvStatus>,
 ) -> Result<(), HvStatus> {
     let (partition, gpa) = (vp.partition, Gpa(request.second));
-    let output = &mut page[..call.output];
+    check_block(gpa, size)?;
+    let output = &mut page[..size];
     if output.is_empty() {
         return handler(vp, output);
     }

@@ -7,6 +7,7 @@ use crate::platform::clock;
 use crate::processor::extended_state;
 use core::sync::atomic::Ordering;
 use hypercall_api::id::PartitionId;
+use hypercall_api::intercept::InstallIntercept;
 use hypercall_api::partition::{
     CPU_SHARE_ALL, CPU_WEIGHT_MAX, CPU_WEIGHT_MIN, CreatePartition, GetPartitionProperty,
     PartitionProperty as Property, SetPartitionProperty,
@@ -88,4 +89,9 @@ pub(super) fn set_property(vp: &mut Vp, input: &SetPartitionProperty) -> Result<
         _ => return Err(HvStatus::UNKNOWN_PROPERTY),
     }
     Ok(())
+}
+
+/// `HvCallInstallIntercept`.
+pub(super) fn install_intercept(vp: &mut Vp, input: &InstallIntercept) -> Result<(), HvStatus> {
+    named_child(vp, input.partition)?.intercepts.install(input)
 }

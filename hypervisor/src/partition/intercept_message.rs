@@ -5,12 +5,14 @@ use super::guest_memory::write_frame;
 use super::vp::{Resume, Vp};
 use super::{Partition, instruction};
 use crate::partition::shared::suspension;
-use crate::virtualization::{Access, IoAccess, NestedFault, VirtualProcessor, general};
+use crate::virtualization::{Access, Exception, IoAccess, NestedFault, VirtualProcessor, general};
+use core::arch::x86_64::CpuidResult;
 use hypercall_api::address::Gva;
 use hypercall_api::id::VpIndex;
 use hypercall_api::intercept::{
-    AccessType, ExecutionState, InterceptHeader, InvalidVpRegister, IoPortAccess, IoPortIntercept,
-    MemoryAccess, MemoryIntercept, MsrIntercept, UnrecoverableException,
+    AccessType, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, InterceptHeader,
+    InvalidVpRegister, IoPortAccess, IoPortIntercept, MemoryAccess, MemoryIntercept, MsrIntercept,
+    UnrecoverableException,
 };
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message, MessageType};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
@@ -150,16 +152,65 @@ impl Vp {
         self.send_intercept(message_type, &message)
     }
 
-    /// A write of an MSR that the parent wants to hear of. It has been done, and the instruction is over.
-    pub fn intercept_msr_write(&mut self, msr: u32, value: u64) -> Resume {
+    /// An access to an MSR: a write of that value, or a read. `length` is the instruction's where the parent is to skip it, 0
+    /// where it is over.
+    pub fn intercept_msr(&mut self, msr: u32, write: Option<u64>, length: u8) -> Resume {
+        let access = if write.is_some() {
+            AccessType::WRITE
+        } else {
+            AccessType::READ
+        };
+        let value = write.unwrap_or(0);
         let message = MsrIntercept {
-            header: self.intercept_header(AccessType::WRITE, 0),
+            header: self.intercept_header(access, length),
             msr,
             reserved: 0,
             rdx: value >> 32,
             rax: value & 0xffff_ffff,
         };
         self.send_intercept(MessageType::MSR_INTERCEPT, &message)
+    }
+
+    /// CPUID of a leaf that the parent wants to answer; `default` is what it would say.
+    pub fn intercept_cpuid(&mut self, default: CpuidResult) -> Resume {
+        let general = &self.registers.general;
+        let message = CpuidIntercept {
+            header: self.intercept_header(AccessType::EXECUTE, 2),
+            rax: general[general::RAX],
+            rcx: general[general::RCX],
+            rdx: general[general::RDX],
+            rbx: general[general::RBX],
+            default_rax: default.eax as u64,
+            default_rcx: default.ecx as u64,
+            default_rdx: default.edx as u64,
+            default_rbx: default.ebx as u64,
+        };
+        self.send_intercept(MessageType::CPUID_INTERCEPT, &message)
+    }
+
+    /// An exception that the parent wants to hear of.
+    pub fn intercept_exception(&mut self, exception: Exception, parameter: u64) -> Resume {
+        let (count, instruction) = self.instruction_bytes();
+        let context = self.hardware.context(&self.registers);
+        let has_code = exception.error_code.is_some();
+        let message = ExceptionIntercept {
+            header: self.intercept_header(AccessType::EXECUTE, 0),
+            vector: exception.vector as u16,
+            info: ExceptionInfo(if has_code {
+                ExceptionInfo::ERROR_CODE_VALID
+            } else {
+                0
+            }),
+            instruction_byte_count: count,
+            error_code: exception.error_code.unwrap_or(0),
+            parameter,
+            reserved: 0,
+            instruction,
+            ds: context.ds,
+            ss: context.ss,
+            general: self.registers.general,
+        };
+        self.send_intercept(MessageType::EXCEPTION_INTERCEPT, &message)
     }
 
     /// A triple fault.

@@ -5,6 +5,7 @@
 //! | [`cpuid_policy`] | what a parent wants CPUID to say |
 //! | [`guest_memory`] | reading and writing a partition's memory, by GPA and by GVA |
 //! | [`hypercall_page`] | the page that hypercalls go through |
+//! | [`installed_intercepts`] | what a parent has asked to hear of |
 //! | [`instruction`] | lengths of the instructions that exit, where the hardware does not tell them |
 //! | [`intercept_message`] | intercepts on their way to the parent |
 //! | [`lifecycle`] | creating and deleting partitions and VPs |
@@ -15,6 +16,7 @@
 //! | [`port`] | ports and connections |
 //! | [`registers`] | registers of a VP by name |
 //! | [`shared`] | what everybody may touch of a VP |
+//! | [`state`] | a VP's state as its parent saves it |
 //! | [`synic`] | synthetic interrupt controller and synthetic timers |
 //! | [`table`] | partitions by their ids |
 //! | [`virtual_apic`] | the virtual local APIC |
@@ -25,6 +27,7 @@ pub mod cpuid_policy;
 pub mod guest_memory;
 pub mod hypercall_page;
 pub mod id_table;
+pub mod installed_intercepts;
 pub mod instruction;
 pub mod intercept_message;
 pub mod lifecycle;
@@ -33,6 +36,7 @@ pub mod mmio;
 pub mod port;
 pub mod registers;
 pub mod shared;
+pub mod state;
 pub mod synic;
 pub mod table;
 pub mod virtual_apic;
@@ -91,6 +95,8 @@ pub struct Partition {
     pub deposited: AtomicU64,
     /// Its ports and connections. Locked before its pool.
     pub ports: Mutex<port::Ports>,
+    /// What its parent has asked to hear of.
+    pub intercepts: installed_intercepts::InstalledIntercepts,
     /// What its parent wants CPUID to say. Locked before its pool.
     pub cpuid: Mutex<cpuid_policy::CpuidPolicy>,
     /// Which ports and MSRs pass through.
@@ -151,6 +157,7 @@ impl Partition {
             pool: Mutex::new(Pool::new()),
             deposited: AtomicU64::new(0),
             ports: Mutex::new(port::Ports::new()),
+            intercepts: installed_intercepts::InstalledIntercepts::new(),
             cpuid: Mutex::new(cpuid_policy::CpuidPolicy::new()),
             permissions,
             vps,

@@ -211,6 +211,10 @@ fn set_pending(vp: &mut Vp, event: PendingException) -> Result<(), HvStatus> {
         return Err(HvStatus::INVALID_REGISTER_VALUE);
     }
     let error_code = (event.event & 1 << 8 != 0).then_some(event.error_code);
+    const PAGE_FAULT: u8 = 14;
+    if vector == PAGE_FAULT {
+        vp.hardware.set_register(Register::Cr2, event.parameter);
+    }
     vp.pending_exception = Some(Exception { vector, error_code });
     vp.hardware.forget_interrupted_event();
     Ok(())

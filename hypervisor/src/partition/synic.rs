@@ -11,6 +11,7 @@ use hypercall_api::address::Gpfn;
 use hypercall_api::intercept::{ApicEoiMessage, OpaqueIntercept};
 use hypercall_api::message::{EVENT_FLAGS, MESSAGE_PENDING, Message, MessageType, SINT_COUNT, TimerMessage};
 use hypercall_api::msr::{PageMsr, Sint, StimerConfig};
+use hypercall_api::state::{StimerState, SyntheticTimersState};
 use hypercall_api::status::HvStatus;
 use spin::Mutex;
 use zerocopy::{FromZeros, IntoBytes};
@@ -234,6 +235,45 @@ impl Synic {
     /// A timer's count.
     pub fn timer_count(&self, index: usize) -> u64 {
         self.timers[index].count
+    }
+
+    /// The timers, for a parent that saves them.
+    pub fn state(&self) -> SyntheticTimersState {
+        let timers = self.timers.map(|timer| StimerState {
+            flags: u32::from(timer.undelivered.is_some()),
+            reserved: 0,
+            config: timer.config.0,
+            count: timer.count,
+            adjustment: timer.expires,
+            undelivered_expiration: timer.undelivered.unwrap_or(0),
+        });
+        SyntheticTimersState {
+            timers,
+            reserved: [0; 5],
+        }
+    }
+
+    /// Sets the timers to what a parent has saved.
+    pub fn set_state(vp: &mut Vp, state: &SyntheticTimersState) -> Result<(), HvStatus> {
+        if state
+            .timers
+            .iter()
+            .any(|timer| timer.config & !StimerConfig::VALID != 0 || timer.flags & !1 != 0)
+        {
+            return Err(HvStatus::INVALID_REGISTER_VALUE);
+        }
+        for (index, saved) in state.timers.iter().enumerate() {
+            let deadline = vp.partition.tsc_at(saved.adjustment);
+            vp.synic.timers[index] = Timer {
+                config: StimerConfig(saved.config),
+                count: saved.count,
+                expires: saved.adjustment,
+                deadline,
+                undelivered: (saved.flags & 1 != 0).then_some(saved.undelivered_expiration),
+            };
+        }
+        vp.update_deadline();
+        Ok(())
     }
 
     /// TSC of the earliest expiry.

@@ -5,6 +5,8 @@ use super::vp::Vp;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use hypercall_api::processor::{InitialVpContext, SegmentRegister};
+use hypercall_api::state::InterruptControllerState;
+use hypercall_api::status::HvStatus;
 
 /// Frequency of the virtual APIC timer before its divider, in Hz.
 pub const TIMER_HZ: u64 = 200_000_000;
@@ -15,6 +17,10 @@ const SVR_ENABLED: u32 = 1 << 8;
 /// Version 0x14, six LVT entries, no EOI-broadcast suppression.
 const VERSION: u32 = 0x0005_0014;
 const LVT_COUNT: usize = 6;
+/// Bits of an LVT entry that can be written: delivery status and remote IRR cannot.
+const LVT_WRITABLE: u32 = 0x000f_f7ff & !(1 << 12 | 1 << 14);
+/// ESR: an IPI with a vector below 16 was sent.
+const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
 /// IA32_APIC_BASE: the first processor.
 const BASE_BSP: u64 = 1 << 8;
 /// IA32_APIC_BASE: enabled, at the usual address.
@@ -129,6 +135,8 @@ pub struct VirtualApic {
     base: u64,
     svr: u32,
     esr: u32,
+    /// Errors that ESR does not show yet.
+    errors: u32,
     icr: u64,
     /// LDR and the upper half of ICR as the APIC's page has them.
     pub page_ldr: u32,
@@ -151,6 +159,7 @@ impl VirtualApic {
             base: BASE_ENABLED | mode | if is_first { BASE_BSP } else { 0 },
             svr: 0xff,
             esr: 0,
+            errors: 0,
             icr: 0,
             page_ldr: 0,
             page_icr_high: 0,
@@ -275,13 +284,43 @@ impl VirtualApic {
         })
     }
 
+    /// Its registers, for a parent that saves them.
+    pub fn state(&self, vp: &Vp) -> InterruptControllerState {
+        use crate::virtualization::VirtualProcessor;
+        let lvt = |index: usize| self.lvt[index];
+        InterruptControllerState {
+            id: if self.is_x2apic() { self.id } else { self.id << 24 },
+            version: VERSION,
+            ldr: self.page_ldr,
+            dfr: u32::MAX,
+            spurious: self.svr,
+            isr: self.in_service.words,
+            tmr: vp.shared.level_words(),
+            irr: self.requests.words,
+            esr: self.esr,
+            icr_high: (self.icr >> 32) as u32,
+            icr_low: self.icr as u32,
+            lvt_timer: lvt(0),
+            lvt_thermal: lvt(1),
+            lvt_performance: lvt(2),
+            lvt_lint0: lvt(3),
+            lvt_lint1: lvt(4),
+            lvt_error: lvt(5),
+            lvt_cmci: LVT_MASKED,
+            error_status: self.errors,
+            initial_count: self.timer.initial_count,
+            current_count: self.timer.current_count(tsc()),
+            divide_configuration: self.timer.divide,
+            remote_read: u32::from(vp.hardware.task_priority()) << 4,
+        }
+    }
+
     fn write_local(&mut self, register: u32, value: u32) -> Result<(), Refused> {
         match register {
             register::SVR => self.svr = value & 0x1ff,
-            register::ESR if value == 0 => self.esr = 0,
-            register::LVT..0x38 => {
-                self.lvt[(register - register::LVT) as usize] = value & 0x000f_f7ff & !(1 << 12 | 1 << 14)
-            }
+            // A write shows the errors since the last one (SDM 3, 11.5.3).
+            register::ESR if value == 0 => self.esr = core::mem::take(&mut self.errors),
+            register::LVT..0x38 => self.lvt[(register - register::LVT) as usize] = value & LVT_WRITABLE,
             register::INITIAL_COUNT => {
                 self.timer.initial_count = value;
                 self.timer.start(tsc());
@@ -289,6 +328,45 @@ impl VirtualApic {
             register::DIVIDE => self.timer.divide = value & 0b1011,
             _ => return Err(Refused),
         }
+        Ok(())
+    }
+}
+
+impl Vp {
+    /// Sets the APIC's registers to what a parent has saved. The id stays.
+    pub fn set_apic_state(&mut self, state: &InterruptControllerState) -> Result<(), HvStatus> {
+        let now = tsc();
+        let apic = &mut self.apic;
+        apic.page_ldr = state.ldr & 0xff00_0000;
+        apic.svr = state.spurious & 0x1ff;
+        (apic.requests, apic.in_service) = (VectorSet::default(), VectorSet::default());
+        apic.requests.insert_all(&state.irr);
+        apic.in_service.insert_all(&state.isr);
+        (apic.esr, apic.errors) = (state.esr, state.error_status);
+        apic.icr = (state.icr_high as u64) << 32 | state.icr_low as u64;
+        let lvts = [
+            state.lvt_timer,
+            state.lvt_thermal,
+            state.lvt_performance,
+            state.lvt_lint0,
+            state.lvt_lint1,
+            state.lvt_error,
+        ];
+        apic.lvt = lvts.map(|lvt| lvt & LVT_WRITABLE);
+        apic.timer = Timer {
+            initial_count: state.initial_count,
+            divide: state.divide_configuration & 0b1011,
+            started: now,
+            deadline: u64::MAX,
+        };
+        if state.current_count != 0 {
+            let left = Timer {
+                initial_count: state.current_count,
+                ..apic.timer
+            };
+            apic.timer.deadline = now.saturating_add(left.period());
+        }
+        self.update_deadline();
         Ok(())
     }
 }
@@ -325,7 +403,7 @@ fn send_ipi(vp: &mut Vp, command: u64) -> Result<(), Refused> {
     let logical = command & 1 << 11 != 0;
     let target = (command >> 32) as u32;
     if matches!(delivery, 0 | 1) && vector < 16 {
-        vp.apic.esr |= 1 << 5;
+        vp.apic.errors |= SEND_ILLEGAL_VECTOR;
         return Ok(());
     }
     let own = vp.apic.id;

@@ -147,6 +147,8 @@ impl Vp {
         processor
             .address_spaces
             .renew(processor.index.0, &mut self.address_space, &mut self.hardware);
+        self.hardware
+            .intercept_exceptions(self.partition.intercepts.exceptions());
         self.extended.load();
         self.accounted = now;
     }
@@ -175,6 +177,14 @@ impl Vp {
     /// Sleeps until an interrupt is pending, whatever RFLAGS.IF says (TLFS, "Guest Idle").
     pub fn idle(&mut self) -> Resume {
         self.idle = true;
+        self.sleep()
+    }
+
+    /// Sleeps, unless what would end the sleep has come already.
+    pub fn sleep(&mut self) -> Resume {
+        if self.has_work() {
+            return Resume::Guest;
+        }
         self.shared.halt();
         Resume::Leave
     }

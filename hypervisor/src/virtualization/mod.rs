@@ -114,8 +114,8 @@ pub enum Exit {
     InvalidateCaches,
     /// An instruction that this guest does not have: a virtualisation instruction, MONITOR, MWAIT.
     Undefined,
-    /// An exception that is intercepted.
-    Exception(Exception),
+    /// An exception that is intercepted, and the address that a page fault is about.
+    Exception(Exception, u64),
     /// A physical NMI; its handler has run.
     Nmi,
     /// Triple fault.
@@ -141,7 +141,7 @@ impl Exit {
             Self::InterruptWindow => 7,
             Self::Halt => 8,
             Self::SetXcr => 10,
-            Self::Exception(_) => 11,
+            Self::Exception(..) => 11,
             Self::Nmi => 12,
             Self::Shutdown => 13,
             Self::InvalidState => 14,
@@ -270,6 +270,7 @@ impl Paging {
 /// | `task_priority` | V_TPR | TPR shadow |
 /// | `set_nested_root` | N_CR3 | EPT pointer |
 /// | `flush_tlb` | TLB_CONTROL | INVEPT, INVVPID |
+/// | `intercept_exceptions` | exception intercepts | exception bitmap |
 /// | `set_address_space` | ASID | VPID |
 /// | `set_tsc_offset` | TSC_OFFSET | TSC offset |
 pub trait VirtualProcessor {
@@ -334,6 +335,9 @@ pub trait VirtualProcessor {
 
     /// Whether an external interrupt can be delivered now.
     fn can_take_interrupt(&self) -> bool;
+
+    /// Makes the exceptions whose bits are set exit, besides those that always do.
+    fn intercept_exceptions(&mut self, vectors: u32);
 
     /// Whether interrupts are held off for one instruction.
     fn interrupt_shadow(&self) -> bool;

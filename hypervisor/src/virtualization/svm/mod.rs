@@ -38,6 +38,9 @@ const EFER_GUEST: u64 = 1 << 15 | 1 << 14 | 1 << 11 | EFER_LMA | EFER_LME | 1;
 const CR0_PG: u64 = 1 << 31;
 const RFLAGS_IF: u64 = 1 << 9;
 const TLB_FLUSH_ALL: u32 = 1;
+/// #DB and #AC can be made to repeat for ever inside their own delivery, without an exit (XSA-156); #MC is the machine's.
+const ALWAYS_INTERCEPTED: u32 =
+    1 << Exception::DEBUG | 1 << Exception::ALIGNMENT_CHECK | 1 << Exception::MACHINE_CHECK;
 /// PAT after reset.
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
@@ -131,9 +134,7 @@ impl Svm {
             | intercept_2::MWAIT
             | intercept_2::MWAIT_ARMED
             | intercept_2::XSETBV;
-        // #DB and #AC can be made to repeat for ever inside their own delivery, without an exit (XSA-156).
-        vmcb.intercept_exceptions =
-            1 << Exception::DEBUG | 1 << Exception::ALIGNMENT_CHECK | 1 << Exception::MACHINE_CHECK;
+        vmcb.intercept_exceptions = ALWAYS_INTERCEPTED;
         vmcb.iopm_base = permissions.io.start().0;
         vmcb.msrpm_base = permissions.msr.start().0;
         vmcb.asid = 1;
@@ -167,7 +168,7 @@ impl Svm {
             exit_code::VINTR => Exit::InterruptWindow,
             exit_code::XSETBV => Exit::SetXcr,
             code @ exit_code::EXCEPTION..=exit_code::EXCEPTION_LAST => {
-                Exit::Exception(decode_exception(vmcb, code))
+                Exit::Exception(decode_exception(vmcb, code), vmcb.exit_info_2)
             }
             exit_code::NMI => Exit::Nmi,
             exit_code::SHUTDOWN => Exit::Shutdown,
@@ -366,6 +367,10 @@ impl VirtualProcessor for Svm {
     #[inline]
     fn can_take_interrupt(&self) -> bool {
         self.vmcb.rflags & RFLAGS_IF != 0 && self.vmcb.interrupt_shadow & 1 == 0
+    }
+
+    fn intercept_exceptions(&mut self, vectors: u32) {
+        self.vmcb.intercept_exceptions = vectors | ALWAYS_INTERCEPTED;
     }
 
     fn interrupt_shadow(&self) -> bool {

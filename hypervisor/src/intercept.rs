@@ -77,6 +77,10 @@ pub fn nested_fault(vp: &mut Vp, fault: NestedFault) -> Resume {
 
 /// XSETBV (APM 3; SDM 2): XCR0 is the only register, and it may hold what the processor has.
 pub fn set_xcr(vp: &mut Vp) -> Resume {
+    const CR4_OSXSAVE: u64 = 1 << 18;
+    if vp.hardware.paging().cr4 & CR4_OSXSAVE == 0 {
+        return vp.fault(Exception::INVALID_OPCODE);
+    }
     let value = vp.registers.edx_eax();
     let supported = extended_state::supported_xcr0();
     let valid = vp.hardware.privilege_level() == 0

@@ -12,12 +12,17 @@ use crate::platform::registers::tsc;
 use crate::processor::extended_state::ExtendedState;
 use crate::processor::local::Processor;
 use crate::virtualization::svm::Svm;
-use crate::virtualization::{AddressSpace, Event, Exception, GuestRegisters, Paging, VirtualProcessor};
+use crate::virtualization::{
+    AddressSpace, Event, Exception, GuestRegisters, Paging, Register, VirtualProcessor,
+};
 use core::sync::atomic::Ordering;
 use hypercall_api::address::Gva;
 use hypercall_api::counter::{HYPERVISOR_RUN_TIME, TOTAL_RUN_TIME};
 use hypercall_api::id::VpIndex;
 use hypercall_api::processor::InitialVpContext;
+
+const RFLAGS_TF: u64 = 1 << 8;
+const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 /// What only the LP that runs the VP touches.
 pub struct Vp {
@@ -216,6 +221,15 @@ impl Vp {
         };
         self.hardware.set_rip(rip);
         self.hardware.clear_shadow();
+        // Whoever single-steps gets a trap behind this instruction as behind any other (APM 2, 13.1.4).
+        if self.hardware.register(Register::Rflags) & RFLAGS_TF != 0 {
+            let dr6 = self.hardware.register(Register::Dr6);
+            self.hardware.set_register(Register::Dr6, dr6 | DR6_SINGLE_STEP);
+            self.pending_exception = Some(Exception {
+                vector: Exception::DEBUG,
+                error_code: None,
+            });
+        }
     }
 
     #[inline]

@@ -10,11 +10,10 @@ pub const IO_FRAMES: u64 = 3;
 pub const MSR_FRAMES: u64 = 2;
 
 /// MSRs that every guest has to itself: VMLOAD, VMSAVE or VMRUN switch them, and TSC_AUX the scheduler.
-const GUEST_OWNED: [u32; 12] = [
+const GUEST_OWNED: [u32; 11] = [
     0x174,       // SYSENTER_CS
     0x175,       // SYSENTER_ESP
     0x176,       // SYSENTER_EIP
-    0x277,       // PAT
     0xc000_0081, // STAR
     0xc000_0082, // LSTAR
     0xc000_0083, // CSTAR

@@ -97,6 +97,31 @@ pub trait GuestCalls: Hypercalls {
         unsafe { rep::input(self, Code::FLUSH_VIRTUAL_ADDRESS_LIST, |_| header, ranges) }
     }
 
+    /// `HvCallFlushVirtualAddressListEx`: flushes `ranges` of the address space at `cr3` on the VPs of `set`.
+    fn flush_address_list_ex(
+        &self,
+        cr3: u64,
+        flags: FlushFlags,
+        set: &VpSet,
+        ranges: &[GvaRange],
+    ) -> Result<(), Incomplete> {
+        let header = FlushVirtualAddressSpaceEx {
+            address_space: cr3,
+            flags: flags.bits(),
+            set_format: set.format(),
+            valid_banks: set.valid_banks(),
+        };
+        let mut banks = [0; MAX_BANKS];
+        let mut count = 0;
+        for (place, bank) in banks.iter_mut().zip(set.wire_banks()) {
+            *place = bank;
+            count += 1;
+        }
+        let code = Code::FLUSH_VIRTUAL_ADDRESS_LIST_EX;
+        // SAFETY: a flush changes no mapping.
+        unsafe { rep::input_with_header(self, code, |_| header, &banks[..count], ranges) }
+    }
+
     /// `HvCallNotifyLongSpinWait`: the caller has looked `spin_count` times at a lock.
     fn notify_long_spin_wait(&self, spin_count: u32) -> Result<(), HvStatus> {
         let input = NotifyLongSpinWait {

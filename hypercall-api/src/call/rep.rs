@@ -57,18 +57,38 @@ where
     I: IntoBytes + Immutable,
     E: IntoBytes + Immutable,
 {
+    // SAFETY: the caller vouches for what the call does.
+    unsafe { input_with_header(calls, code, header, &[], elements) }
+}
+
+/// The same with a variable header, which each call gets.
+///
+/// # Safety
+/// As for [`Hypercalls::issue`].
+pub(super) unsafe fn input_with_header<H, I, E>(
+    calls: &H,
+    code: Code,
+    header: impl Fn(usize) -> I,
+    variable: &[u64],
+    elements: &[E],
+) -> Result<(), Incomplete>
+where
+    H: Hypercalls + ?Sized,
+    I: IntoBytes + Immutable,
+    E: IntoBytes + Immutable,
+{
+    let start = size_of::<I>() + size_of_val(variable);
     let mut done = 0;
     while done < elements.len() {
         let mut block = [0; PAGE];
-        let left = elements[done..]
-            .iter()
-            .take((PAGE - size_of::<I>()) / size_of::<E>());
+        let left = elements[done..].iter().take((PAGE - start) / size_of::<E>());
         let count = left.len();
         let list = elements[done..done + count].as_bytes();
-        let length = size_of::<I>() + list.len();
+        let length = start + list.len();
         block[..size_of::<I>()].copy_from_slice(header(done).as_bytes());
-        block[size_of::<I>()..length].copy_from_slice(list);
-        let control = HypercallInput::rep(code, count as u16);
+        block[size_of::<I>()..start].copy_from_slice(variable.as_bytes());
+        block[start..length].copy_from_slice(list);
+        let control = HypercallInput::rep(code, count as u16).with_variable_header(variable.len() as u16);
         // SAFETY: the caller vouches for what the call does.
         let result = unsafe { calls.issue(control, &block[..length], &mut []) };
         account(result, count, &mut done)?;
@@ -152,7 +172,7 @@ mod tests {
     use crate::call::{GuestCalls, Hypercalls, Incomplete, PartitionCalls, VpCalls};
     use crate::code::HypercallCode as Code;
     use crate::control::{HypercallInput, HypercallResult};
-    use crate::flush::VpSet;
+    use crate::flush::{FlushFlags, GvaRange, VpSet};
     use crate::id::{PartitionId, VpIndex};
     use crate::memory::MapGpaFlags;
     use crate::register::{RegisterName, RegisterValue};
@@ -305,6 +325,21 @@ mod tests {
         assert_eq!(
             (0..5).map(|index| word(input, index)).collect::<Vec<_>>(),
             [0x80, 0, 0b101, 5, 4]
+        );
+    }
+
+    #[test]
+    fn a_list_stands_behind_the_banks() {
+        let fake = Fake::new(0xfff, 100);
+        let ranges = [GvaRange(0x1000), GvaRange(0x2000)];
+        fake.flush_address_list_ex(0x5000, FlushFlags::empty(), &VpSet::from_mask(3), &ranges)
+            .unwrap();
+        let calls = fake.calls.borrow();
+        let (control, input) = &calls[0];
+        assert_eq!((control.variable_header_qwords(), control.rep_count()), (1, 2));
+        assert_eq!(
+            (0..7).map(|index| word(input, index)).collect::<Vec<_>>(),
+            [0x5000, 0, 0, 1, 3, 0x1000, 0x2000]
         );
     }
 

@@ -3,6 +3,18 @@
 //!
 //! Lines that tests may wait for: `hello: VP N says hello` for each VP, `hello: VP N was called by the one before`, and at
 //! the end `hello: done`, after which it powers off.
+//!
+//! One word on the command line makes it end otherwise, for tests of what a parent can do about a guest:
+//!
+//! | word | instead of the end |
+//! |---|---|
+//! | `forever` | `hello: tick N` every 100 ms, for good |
+//! | `stuck` | every processor spins with interrupts off |
+//! | `halted` | every processor halts with interrupts off |
+//! | `reset` | resets the machine |
+//! | `panic` | a panic: reported, then power off |
+//! | `fault` | an exception that nobody handles: reported, then power off |
+//! | `triple-fault` | a triple fault |
 #![no_std]
 #![no_main]
 
@@ -48,7 +60,53 @@ fn main(boot: &BootInfo) {
     while FINISHED.load(Ordering::Acquire) < count as u32 {
         core::hint::spin_loop();
     }
+    end(boot);
     println!("hello: done");
+}
+
+/// Ends as the command line says, if it says so.
+fn end(boot: &BootInfo) {
+    let asked = |word| boot.has_option(word);
+    if asked("forever") {
+        for tick in 1u64.. {
+            println!("hello: tick {tick}");
+            for _ in 0..10 {
+                sleep();
+            }
+        }
+    }
+    for (word, what) in [("stuck", STUCK), ("halted", HALTED)] {
+        if asked(word) {
+            println!("hello: {word}");
+            ENDING.store(what, Ordering::Release);
+            // To all others.
+            apic::command(0, 3 << 18 | u64::from(CALL_VECTOR));
+            stay();
+        }
+    }
+    match () {
+        () if asked("reset") => vsc_runtime::power::reset(),
+        () if asked("panic") => panic!("as the command line asks"),
+        () if asked("fault") => vsc_runtime::stop::provoke_fault(),
+        () if asked("triple-fault") => vsc_runtime::stop::triple_fault(),
+        () => {}
+    }
+}
+
+/// How the others are to stay: not at all, [`STUCK`] or [`HALTED`].
+static ENDING: AtomicU32 = AtomicU32::new(0);
+const STUCK: u32 = 1;
+const HALTED: u32 = 2;
+
+/// Stays as [`ENDING`] says, with interrupts off.
+fn stay() {
+    x86_64::instructions::interrupts::disable();
+    match ENDING.load(Ordering::Acquire) {
+        STUCK => loop {
+            core::hint::spin_loop();
+        },
+        _ => vsc_runtime::processor::instruction::stop(),
+    }
 }
 
 /// What each processor does.
@@ -71,6 +129,16 @@ fn work(me: &'static Processor) {
     }
     println!("hello: VP {} was called by the one before", me.index);
     FINISHED.fetch_add(1, Ordering::AcqRel);
+    if me.index == 0 {
+        return;
+    }
+    // The boot processor decides how it ends; until then, the others wait for interrupts.
+    loop {
+        vsc_runtime::processor::instruction::wait();
+        if ENDING.load(Ordering::Acquire) != 0 {
+            stay();
+        }
+    }
 }
 
 /// Waits for the timer, halted: the synthetic one, or without a hypervisor that of the APIC.

@@ -1,7 +1,8 @@
-//! How a guest fails: a report on the console, then power off.
+//! How a guest fails: a report on the console, then power off. And how it can be made to.
+#![allow(unsafe_code)]
 
 use crate::processor::exception::{self, Frame};
-use crate::processor::local;
+use crate::processor::{descriptors, local};
 use crate::{power, serial};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,21 @@ pub fn panic(info: &PanicInfo<'_>) -> ! {
         index()
     ));
     power::off()
+}
+
+/// Raises an exception that nobody expects.
+pub fn provoke_fault() -> ! {
+    // SAFETY: the exception is reported, and ends the guest.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+}
+
+/// Ends in a triple fault.
+pub fn triple_fault() -> ! {
+    // SAFETY: that is the purpose.
+    unsafe {
+        descriptors::load_null_idt();
+        core::arch::asm!("int3", options(noreturn));
+    }
 }
 
 /// Reports why the guest cannot start, and powers off.

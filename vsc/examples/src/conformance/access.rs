@@ -7,8 +7,8 @@ use hypercall_api::control::{HypercallInput, HypercallResult};
 use hypercall_api::msr;
 use vsc_runtime::hypervisor::HypercallPage;
 use vsc_runtime::memory::paging::{self, Access};
+use vsc_runtime::processor::instruction;
 use vsc_runtime::processor::probe::{self, Fault};
-use vsc_runtime::processor::{descriptors, instruction};
 use x86_64::instructions::port::Port;
 
 /// Two pages in a row for parameters.
@@ -179,15 +179,6 @@ pub(crate) fn report_crash() {
     unsafe { instruction::write_msr(msr::CRASH_CTL, msr::crash::NOTIFY) };
 }
 
-/// Ends in a triple fault.
-pub(crate) fn triple_fault() -> ! {
-    // SAFETY: that is the purpose.
-    unsafe {
-        descriptors::load_null_idt();
-        asm!("int3", options(noreturn));
-    }
-}
-
 /// CR8.
 pub(crate) fn cr8() -> u64 {
     let value: u64;
@@ -205,4 +196,11 @@ pub(crate) fn take_dr6() -> u64 {
              options(nomem, nostack, preserves_flags));
     }
     value
+}
+
+/// Clears bit 0 of the 32-bit word at `address`, a page of the caller's, and says whether it was set.
+pub(crate) fn take_bit(address: u64) -> bool {
+    // SAFETY: the word is in a page that was allocated for the hypervisor's use, and is an atomic to both.
+    let word = unsafe { core::sync::atomic::AtomicU32::from_ptr(address as *mut u32) };
+    word.fetch_and(!1, core::sync::atomic::Ordering::AcqRel) & 1 != 0
 }

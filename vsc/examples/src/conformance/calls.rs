@@ -211,6 +211,13 @@ fn flush(context: &Context) {
     let list = calls.flush_address_list(paging::root(), FlushFlags::empty(), 1, &long);
     equal(name, "a list of several calls", list, Ok(()));
 
+    let name = "HvCallFlushVirtualAddressListEx";
+    let list = calls.flush_address_list_ex(paging::root(), FlushFlags::empty(), &VpSet::all(), &ranges);
+    equal(name, "a list on the set of all VPs", list, Ok(()));
+    let list =
+        calls.flush_address_list_ex(paging::root(), FlushFlags::empty(), &VpSet::from_mask(1), &ranges);
+    equal(name, "a list on a sparse set", list, Ok(()));
+
     let name = "HvCallFlushVirtualAddressSpaceEx";
     let all = calls.flush_address_space_ex(0, everything, &VpSet::all());
     equal(name, "the set of all VPs", all, Ok(()));

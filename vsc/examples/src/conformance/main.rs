@@ -16,10 +16,13 @@
 
 mod access;
 mod apic;
+mod assist;
 mod calls;
 mod cpuid;
 mod device;
+mod fresh;
 mod hypercall;
+mod isolation;
 mod machine;
 mod msr;
 mod privilege;
@@ -57,6 +60,7 @@ const HYPERVISOR_PARTS: &[(&str, Part)] = &[
     ("time", time::check),
     ("synic", synic::check),
     ("timer", timer::check),
+    ("assist", assist::check),
 ];
 
 /// Parts that need a processor only.
@@ -73,6 +77,9 @@ fn main(boot: &BootInfo) {
         None => true,
     };
     let offer = detect::find();
+    if wanted("fresh") && offer.is_some() {
+        fresh::check();
+    }
     if offer.is_some() && wanted("hypercall") {
         hypercall::check_before_it_is_enabled();
     }
@@ -101,13 +108,17 @@ fn main(boot: &BootInfo) {
         println!("conformance: device");
         device::check();
     }
+    if wanted("isolation") && !boot.has_option("no-devices") && offer.is_some() {
+        println!("conformance: isolation");
+        isolation::check(boot);
+    }
     report::summary();
     if boot.has_option("crash") {
         access::report_crash();
     }
     if boot.has_option("triple-fault") {
         println!("conformance: triple fault");
-        access::triple_fault();
+        vsc_runtime::stop::triple_fault();
     }
     println!("conformance: done");
     power::off()

@@ -18,6 +18,7 @@ use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3, Dr7};
 // conformance_xmm: the same with XMM0–XMM15, 32 bytes apart too.
 // conformance_general(seed, rounds): fills the general registers with seed + n, exits, returns how many have changed.
 // conformance_hypercall(control): makes a fast call and returns a mask of registers that have changed.
+// conformance_store(out): stores YMM0–YMM15.
 // conformance_step: executes CPUID with the trap flag set.
 // conformance_shadow: STI, then CPUID.
 global_asm!(
@@ -71,6 +72,25 @@ conformance_ymm:
     vmovdqu [rsi + 480], ymm15
     vzeroupper
     pop rbx
+    ret
+
+conformance_store:
+    vmovdqu [rdi], ymm0
+    vmovdqu [rdi + 32], ymm1
+    vmovdqu [rdi + 64], ymm2
+    vmovdqu [rdi + 96], ymm3
+    vmovdqu [rdi + 128], ymm4
+    vmovdqu [rdi + 160], ymm5
+    vmovdqu [rdi + 192], ymm6
+    vmovdqu [rdi + 224], ymm7
+    vmovdqu [rdi + 256], ymm8
+    vmovdqu [rdi + 288], ymm9
+    vmovdqu [rdi + 320], ymm10
+    vmovdqu [rdi + 352], ymm11
+    vmovdqu [rdi + 384], ymm12
+    vmovdqu [rdi + 416], ymm13
+    vmovdqu [rdi + 448], ymm14
+    vmovdqu [rdi + 480], ymm15
     ret
 
 conformance_xmm:
@@ -233,6 +253,7 @@ unsafe extern "C" {
     static conformance_shadow_after: u8;
     fn conformance_ymm(from: *const Registers, to: *mut Registers, rounds: u32);
     fn conformance_xmm(from: *const Registers, to: *mut Registers, rounds: u32);
+    fn conformance_store(to: *mut Registers);
     fn conformance_general(seed: u64, rounds: u32) -> u64;
     fn conformance_hypercall(control: u64, seed: u64) -> u64;
     fn conformance_step();
@@ -249,11 +270,31 @@ static AVX: AtomicBool = AtomicBool::new(false);
 /// Bit n: processor n has seen a value that was not its own.
 static BROKEN: AtomicU64 = AtomicU64::new(0);
 
+fn has_avx() -> bool {
+    const XSAVE_AND_AVX: u32 = 1 << 26 | 1 << 28;
+    __cpuid_count(1, 0).ecx & XSAVE_AND_AVX == XSAVE_AND_AVX && __cpuid_count(0xd, 0).eax & 4 != 0
+}
+
+/// Whether the upper halves of the YMM registers are zero, on a processor that has not used them; `None` without AVX. XCR0
+/// and CR4.OSXSAVE are as before afterwards.
+pub(crate) fn upper_halves_are_zero() -> Option<bool> {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    if !has_avx() {
+        return None;
+    }
+    enable_xsave(0b111);
+    let mut registers = [[0; 4]; 16];
+    // SAFETY: AVX is on, and the function stores as much as its type says.
+    unsafe { conformance_store(&mut registers) };
+    enable_xsave(0b1);
+    // SAFETY: nothing uses XSAVE yet.
+    unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::OSXSAVE)) };
+    Some(registers.iter().all(|[_, _, upper @ ..]| *upper == [0; 2]))
+}
+
 /// Checks the state.
 pub(crate) fn check() {
-    let leaf = __cpuid_count(0xd, 0);
-    let has_avx = __cpuid_count(1, 0).ecx & (1 << 26 | 1 << 28) == 1 << 26 | 1 << 28 && leaf.eax & 4 != 0;
-    AVX.store(has_avx, Ordering::Release);
+    AVX.store(has_avx(), Ordering::Release);
     registers();
     debug_registers();
     watchpoint();

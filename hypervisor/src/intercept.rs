@@ -146,6 +146,8 @@ pub fn shutdown(vp: &mut Vp) -> Resume {
 /// The processor refused the guest's state.
 pub fn invalid_state(vp: &mut Vp) -> Resume {
     if vp.partition.has_parent() {
+        // QEMU writes the hypervisor's own registers into the VMCB then: nobody may see them, and they must not be run.
+        vp.forget_registers();
         return vp.intercept_invalid_state();
     }
     end(vp, format_args!("a processor state that cannot be"))

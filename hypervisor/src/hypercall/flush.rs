@@ -49,3 +49,20 @@ pub(super) fn list(
         Ok(())
     }
 }
+
+/// `HvCallFlushVirtualAddressListEx`: likewise. Which processors are meant does not matter: all are flushed.
+pub(super) fn list_ex(
+    vp: &mut Vp,
+    input: &FlushVirtualAddressSpaceEx,
+    _: &u64,
+    index: u16,
+) -> Result<(), HvStatus> {
+    if !matches!(input.set_format, VpSet::SPARSE | VpSet::ALL) {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    if index == 0 {
+        flush(vp.partition, input.flags)
+    } else {
+        Ok(())
+    }
+}

@@ -173,6 +173,7 @@ hypercalls! {
     simple    NOTIFY_LONG_SPIN_WAIT          u64 => (),                                               0, NONE,   processor::long_spin_wait;
     simple    SEND_SYNTHETIC_CLUSTER_IPI     SendIpi => (),                                           0, NONE,   interrupt::send_ipi;
     banked    FLUSH_VIRTUAL_ADDRESS_SPACE_EX FlushVirtualAddressSpaceEx => (),                        64, NONE,  flush::space_ex;
+    rep       FLUSH_VIRTUAL_ADDRESS_LIST_EX  FlushVirtualAddressSpaceEx, [u64] => (),                 64, NONE,  flush::list_ex;
     banked    SEND_SYNTHETIC_CLUSTER_IPI_EX  SendIpiEx => (),                                         64, NONE,  interrupt::send_ipi_ex;
     simple    CREATE_PARTITION               CreatePartition => PartitionId,                          0, CREATE, partition::create;
     simple    INITIALIZE_PARTITION           PartitionId => (),                                       0, CREATE, partition::initialize;

@@ -454,7 +454,7 @@ pub fn logical_match(target: u32, id: u32) -> bool {
 }
 
 /// The state in which a startup IPI leaves a processor: real mode at `page << 12`.
-fn startup_context(page: u8) -> InitialVpContext {
+pub fn startup_context(page: u8) -> InitialVpContext {
     let data = SegmentRegister {
         base: 0,
         limit: 0xffff,

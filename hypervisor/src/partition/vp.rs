@@ -5,7 +5,7 @@ use super::guest_memory::CodeCache;
 use super::instruction;
 use super::shared::{VpShared, VpSlot, VpState};
 use super::synic::Synic;
-use super::virtual_apic::VirtualApic;
+use super::virtual_apic::{self, VirtualApic};
 use crate::device_interrupt;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
@@ -135,6 +135,12 @@ impl Vp {
     pub fn start(&mut self, context: &InitialVpContext) {
         self.hardware.set_context(context, &mut self.registers);
         self.shared.set_state(VpState::Runnable);
+    }
+
+    /// Puts the registers into their state after INIT: what the hardware holds is not the guest's.
+    pub fn forget_registers(&mut self) {
+        self.hardware
+            .set_context(&virtual_apic::startup_context(0), &mut self.registers);
     }
 
     /// What INIT does to a VP beyond its registers.

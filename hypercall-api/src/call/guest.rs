@@ -111,12 +111,7 @@ pub trait GuestCalls: Hypercalls {
             set_format: set.format(),
             valid_banks: set.valid_banks(),
         };
-        let mut banks = [0; MAX_BANKS];
-        let mut count = 0;
-        for (place, bank) in banks.iter_mut().zip(set.wire_banks()) {
-            *place = bank;
-            count += 1;
-        }
+        let (banks, count) = wire_banks(set);
         let code = Code::FLUSH_VIRTUAL_ADDRESS_LIST_EX;
         // SAFETY: a flush changes no mapping.
         unsafe { rep::input_with_header(self, code, |_| header, &banks[..count], ranges) }
@@ -169,19 +164,22 @@ where
     H: Hypercalls + ?Sized,
     I: IntoBytes + Immutable,
 {
-    const { assert!(size_of::<I>() <= 64) };
-    let mut block = [0; 64 + 8 * MAX_BANKS];
-    block[..size_of::<I>()].copy_from_slice(input.as_bytes());
-    let mut length = size_of::<I>();
-    let mut banks = 0;
-    for bank in set.wire_banks() {
-        block[length..length + 8].copy_from_slice(&bank.to_le_bytes());
-        length += 8;
-        banks += 1;
-    }
-    let control = HypercallInput::simple(code).with_variable_header(banks);
+    let (banks, count) = wire_banks(set);
+    let control = HypercallInput::simple(code).with_variable_header(count as u16);
+    let parts = [input.as_bytes(), banks[..count].as_bytes(), &[]];
     // SAFETY: the caller vouches for what the call does.
-    unsafe { calls.issue(control, &block[..length], &mut []) }
+    unsafe { calls.issue_parts(control, parts, &mut []) }
         .status()
         .ok()
+}
+
+/// The banks of a set that stand on the wire, and how many they are.
+fn wire_banks(set: &VpSet) -> ([u64; MAX_BANKS], usize) {
+    let mut banks = [0; MAX_BANKS];
+    let mut count = 0;
+    for (place, bank) in banks.iter_mut().zip(set.wire_banks()) {
+        *place = bank;
+        count += 1;
+    }
+    (banks, count)
 }

@@ -35,6 +35,11 @@ use crate::system::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+/// Bytes of a parameter page.
+const PAGE: usize = 4096;
+/// Input that needs no buffer of a page.
+const FEW_BYTES: usize = 192;
+
 /// A way to issue hypercalls. An image implements the two required methods over its hypercall page and its parameter
 /// pages; the typed calls come with them.
 pub trait Hypercalls {
@@ -44,6 +49,37 @@ pub trait Hypercalls {
     /// # Safety
     /// Some calls give memory away or change what runs; the caller must mean what the call does.
     unsafe fn issue(&self, control: HypercallInput, input: &[u8], output: &mut [u8]) -> HypercallResult;
+
+    /// As [`issue`](Self::issue), with the input in parts that follow one another. An image that can copy them into its
+    /// parameter page one by one does so, and saves the copy that is made here.
+    ///
+    /// # Safety
+    /// As for [`issue`](Self::issue).
+    unsafe fn issue_parts(
+        &self,
+        control: HypercallInput,
+        parts: [&[u8]; 3],
+        output: &mut [u8],
+    ) -> HypercallResult {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        // Few bytes are the rule, and a page takes its time to clear.
+        let (mut few, mut many);
+        let block: &mut [u8] = if length <= FEW_BYTES {
+            few = [0; FEW_BYTES];
+            &mut few[..length]
+        } else {
+            many = [0; PAGE];
+            &mut many[..length]
+        };
+        let mut rest = &mut *block;
+        for part in parts {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        }
+        // SAFETY: the caller vouches for what the call does.
+        unsafe { self.issue(control, block, output) }
+    }
 
     /// Issues a fast call: both parameter words are in registers, and there is no output.
     ///

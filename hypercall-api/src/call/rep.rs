@@ -3,14 +3,11 @@
 //! A call may stop early with success (the hypervisor bounds its time) and says how many elements it did. What is left
 //! then goes into a new call of its own, so that nothing depends on a parameter page surviving between two calls.
 
-use super::Hypercalls;
+use super::{Hypercalls, PAGE};
 use crate::code::HypercallCode as Code;
 use crate::control::{HypercallInput, HypercallResult};
 use crate::status::HvStatus;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-/// Bytes of a parameter page.
-const PAGE: usize = 4096;
 
 /// A call over a list that ended with an error after some elements were done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -80,17 +77,13 @@ where
     let start = size_of::<I>() + size_of_val(variable);
     let mut done = 0;
     while done < elements.len() {
-        let mut block = [0; PAGE];
-        let left = elements[done..].iter().take((PAGE - start) / size_of::<E>());
-        let count = left.len();
+        let count = (elements.len() - done).min((PAGE - start) / size_of::<E>());
         let list = elements[done..done + count].as_bytes();
-        let length = start + list.len();
-        block[..size_of::<I>()].copy_from_slice(header(done).as_bytes());
-        block[size_of::<I>()..start].copy_from_slice(variable.as_bytes());
-        block[start..length].copy_from_slice(list);
         let control = HypercallInput::rep(code, count as u16).with_variable_header(variable.len() as u16);
+        let header = header(done);
+        let parts = [header.as_bytes(), variable.as_bytes(), list];
         // SAFETY: the caller vouches for what the call does.
-        let result = unsafe { calls.issue(control, &block[..length], &mut []) };
+        let result = unsafe { calls.issue_parts(control, parts, &mut []) };
         account(result, count, &mut done)?;
     }
     Ok(())
@@ -148,18 +141,14 @@ where
     let mut done = 0;
     while done < total {
         let count = (total - done).min(most);
-        let mut block = [0; PAGE];
         let list: &[u8] = match has_list {
             true => elements[done..done + count].as_bytes(),
             false => &[],
         };
-        let length = size_of::<I>() + list.len();
-        block[..size_of::<I>()].copy_from_slice(header.as_bytes());
-        block[size_of::<I>()..length].copy_from_slice(list);
         let control = HypercallInput::rep(code, count as u16);
         let values = output[done..done + count].as_mut_bytes();
         // SAFETY: the caller vouches for what the call does.
-        let result = unsafe { calls.issue(control, &block[..length], values) };
+        let result = unsafe { calls.issue_parts(control, [header.as_bytes(), &[], list], values) };
         account(result, count, &mut done)?;
     }
     Ok(())

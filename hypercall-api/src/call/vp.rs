@@ -19,8 +19,8 @@ use crate::state::{MapVpStatePage, SyntheticTimersState, VpState, VpStatePage, V
 use crate::status::HvStatus;
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Page numbers that [`VpCalls::get_vp_state_pages`] and its counterpart take at most.
-const MAX_STATE_PAGES: usize = 16;
+/// Bytes that follow the header of a call about a VP's state at most.
+const MAX_STATE_BYTES: usize = 1024;
 
 /// Calls of a parent about its children's VPs.
 ///
@@ -328,20 +328,11 @@ unsafe fn state_call<H>(calls: &H, code: Code, header: &VpState, data: &[u8]) ->
 where
     H: Hypercalls + ?Sized,
 {
-    const ROOM: usize = {
-        let (pages, timers) = (8 * MAX_STATE_PAGES, size_of::<SyntheticTimersState>());
-        if pages > timers { pages } else { timers }
-    };
-    let mut block = [0; size_of::<VpState>() + ROOM];
-    let (head, rest) = block.split_at_mut(size_of::<VpState>());
-    head.copy_from_slice(header.as_bytes());
-    rest.get_mut(..data.len())
-        .ok_or(HvStatus::INVALID_PARAMETER)?
-        .copy_from_slice(data);
+    if data.len() > MAX_STATE_BYTES {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
     let control = HypercallInput::simple(code).with_variable_header(data.len().div_ceil(8) as u16);
-    let length = size_of::<VpState>() + data.len();
     // SAFETY: the caller vouches for what the call does.
-    unsafe { calls.issue(control, &block[..length], &mut []) }
-        .status()
-        .ok()
+    let result = unsafe { calls.issue_parts(control, [header.as_bytes(), data, &[]], &mut []) };
+    result.status().ok()
 }

@@ -81,14 +81,28 @@ impl HypercallPage {
 
 impl Hypercalls for HypercallPage {
     unsafe fn issue(&self, control: HypercallInput, input: &[u8], output: &mut [u8]) -> HypercallResult {
-        assert!(input.len() <= PAGE && output.len() <= PAGE);
+        // SAFETY: the caller vouches for the call.
+        unsafe { self.issue_parts(control, [input, &[], &[]], output) }
+    }
+
+    unsafe fn issue_parts(
+        &self,
+        control: HypercallInput,
+        parts: [&[u8]; 3],
+        output: &mut [u8],
+    ) -> HypercallResult {
+        assert!(parts.iter().map(|part| part.len()).sum::<usize>() <= PAGE && output.len() <= PAGE);
         without_interrupts(|| {
             let pages = processor().parameters;
             let output_page = pages + PAGE as u64;
+            let mut place = pages as *mut u8;
             // SAFETY: the pages are this processor's, with interrupts off nothing comes in between, and the lengths were
             // checked; the rest is the caller's.
             unsafe {
-                core::ptr::copy_nonoverlapping(input.as_ptr(), pages as *mut u8, input.len());
+                for part in parts {
+                    core::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+                    place = place.add(part.len());
+                }
                 let result = self.call(control.0, pages, output_page);
                 core::ptr::copy_nonoverlapping(output_page as *const u8, output.as_mut_ptr(), output.len());
                 HypercallResult(result)

@@ -7,6 +7,7 @@
 //! | [`image`] | the root image: what to load where |
 //! | [`information`] | what the loader told us, whichever loader it was |
 //! | [`multiboot2`] | reading it from Multiboot2 tags: GRUB |
+//! | [`processors`] | processors, interrupt controllers and clocks |
 //! | [`pvh`] | reading it from a PVH start info: QEMU |
 //! | [`root`] | building the root partition |
 //! | [`start`] | the order of it all |
@@ -16,6 +17,7 @@ pub mod describe;
 pub mod image;
 pub mod information;
 pub mod multiboot2;
+mod processors;
 pub mod pvh;
 pub mod root;
 pub mod start;

@@ -3,30 +3,27 @@
 
 use super::image::{self, ImageError, Plan};
 use super::information::{BootError, BootInformation, Rsdp};
+use super::processors::{bring_up_machine, place_processors, start_others};
 use super::root::{self, Layout, START_INFO_PAGES};
 use super::{multiboot2, pvh};
 use crate::memory::address::{FRAME_SIZE, Frame, Spa, SpaRange};
-use crate::memory::frames::{FrameAllocator, FrameError, FrameSource};
+use crate::memory::frames::{FrameAllocator, FrameError};
 use crate::memory::host_paging::{HostPaging, Protection};
 use crate::memory::map::{MapError, MemoryMap};
 use crate::memory::ownership::Ownership;
 use crate::memory::physical::IdentityMapped;
 use crate::memory::tables::TableError;
+use crate::platform::AcpiError;
 use crate::platform::acpi::Platform;
-use crate::platform::fadt::Register;
-use crate::platform::registers::{enable_xsave, tsc};
+use crate::platform::registers::tsc;
 use crate::platform::serial::Serial;
-use crate::platform::{AcpiError, clock, io_apic, local_apic};
-use crate::processor::interrupts::{ALARM_VECTOR, ERROR_VECTOR, SPURIOUS_VECTOR};
-use crate::processor::local::{BLOCK_FRAMES, MAX_PROCESSORS, Processor};
-use crate::processor::stacks::{self, Stack, Stacks};
-use crate::processor::start::{Trampoline, arrived};
+use crate::processor::local::Processor;
+use crate::processor::stacks::{self, Stack};
 use crate::system::{self, FRAMES, System};
-use crate::virtualization::{Missing, detect, svm};
-use crate::{VERSION, cpuid, log as logger, power, scheduler, stop};
+use crate::virtualization::{Missing, detect};
+use crate::{VERSION, cpuid, log as logger, scheduler, stop};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hypercall_api::archive::{Archive, ArchiveError};
-use hypercall_api::id::LpIndex;
 use hypercall_api::operator::HardwareSupport;
 use hypercall_api::pvh::MemoryKind;
 use spin::Mutex;
@@ -91,8 +88,6 @@ pub enum StartError {
 /// Least memory of a machine, in MiB: a machine that is sold with 128 has a little less, as its firmware keeps some.
 const MINIMUM_MIB: u64 = 120;
 const LOW_LIMIT: Spa = Spa(1 << 32);
-/// Where the EBDA and the video memory may begin.
-const TRAMPOLINE_LIMIT: Spa = Spa(0x9_0000);
 
 /// The hypervisor's page tables, for processors that come later.
 static HOST_ROOT: AtomicU64 = AtomicU64::new(0);
@@ -114,7 +109,7 @@ pub fn start(boot_info: u32, magic: u32, image: &Image) -> ! {
 }
 
 /// Runs VPs, once there are any.
-extern "C" fn run() -> ! {
+pub(super) extern "C" fn run() -> ! {
     while !READY.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
@@ -122,17 +117,17 @@ extern "C" fn run() -> ! {
 }
 
 /// What `prepare` has found out, step by step.
-struct Machine {
-    boot: BootInformation,
-    platform: Platform,
-    hardware: HardwareSupport,
+pub(super) struct Machine {
+    pub(super) boot: BootInformation,
+    pub(super) platform: Platform,
+    pub(super) hardware: HardwareSupport,
     /// The firmware's map.
-    firmware: MemoryMap,
-    archive: SpaRange,
-    plan: Plan,
-    reserve: SpaRange,
-    start_info: Frame,
-    rsdp: u64,
+    pub(super) firmware: MemoryMap,
+    pub(super) archive: SpaRange,
+    pub(super) plan: Plan,
+    pub(super) reserve: SpaRange,
+    pub(super) start_info: Frame,
+    pub(super) rsdp: u64,
 }
 
 fn prepare(boot_info: u32, magic: u32, image: &Image, entered: u64) -> Result<(), StartError> {
@@ -380,142 +375,11 @@ fn load_address_space(paging: &HostPaging) {
     switch_address_space();
 }
 
-fn switch_address_space() {
+/// Loads the hypervisor's page tables into this processor.
+pub(super) fn switch_address_space() {
     let root = PhysFrame::containing_address(PhysAddr::new_truncate(HOST_ROOT.load(Ordering::Acquire)));
     // SAFETY: the tables map everything that is in use at its own address.
     unsafe { Cr3::write(root, Cr3Flags::empty()) }
-}
-
-/// Gives every enabled processor its state and stacks, the one that runs this first. Returns that one.
-fn place_processors(
-    machine: &Machine,
-    paging: &mut HostPaging,
-    frames: &mut FrameAllocator,
-) -> Result<&'static Processor, StartError> {
-    local_apic::enable_first(SPURIOUS_VECTOR, ERROR_VECTOR);
-    let own = local_apic::id();
-    let others = machine
-        .platform
-        .interrupts
-        .processors
-        .iter()
-        .filter(|processor| processor.enabled);
-    let others = others.map(|processor| processor.apic_id).filter(|&id| id != own);
-    let mut first = None;
-    for (index, apic_id) in core::iter::once(own)
-        .chain(others)
-        .take(MAX_PROCESSORS)
-        .enumerate()
-    {
-        const ORDER: u32 = Stacks::PAGES.next_power_of_two().trailing_zeros();
-        let stacks = Stacks::new(frames.allocate_run(ORDER).ok_or(StartError::ReserveTooSmall)?);
-        for stack in Stack::ALL {
-            paging.unmap_guard(Frame::containing(stacks.guard(stack)), frames)?;
-        }
-        const BLOCK_ORDER: u32 = BLOCK_FRAMES.next_power_of_two().trailing_zeros();
-        let block = frames
-            .allocate_run(BLOCK_ORDER)
-            .ok_or(StartError::ReserveTooSmall)?;
-        let mut frame = || frames.allocate().ok_or(StartError::ReserveTooSmall);
-        let pages = [frame()?, frame()?, frame()?, frame()?];
-        // SAFETY: the frames were just allocated and are never freed.
-        let processor = unsafe { Processor::prepare(block, LpIndex(index as u32), apic_id, stacks, pages) };
-        if index == 0 {
-            processor.list();
-            first = Some(processor);
-        }
-        PREPARED.lock()[index] = Some(processor);
-    }
-    first.ok_or(StartError::ReserveTooSmall)
-}
-
-/// Processors that have their state, in order.
-static PREPARED: Mutex<[Option<&'static Processor>; MAX_PROCESSORS]> = Mutex::new([None; MAX_PROCESSORS]);
-
-/// Takes over interrupt controllers, power registers and clocks, and turns virtualisation on.
-fn bring_up_machine(machine: &Machine, processor: &'static Processor) -> Result<(), StartError> {
-    let platform = &machine.platform;
-    if platform.interrupts.has_8259 {
-        io_apic::mask_8259();
-    }
-    for io_apic in &platform.interrupts.io_apics {
-        // SAFETY: the MADT says that an I/O APIC is there; it is mapped as device memory.
-        if !unsafe { io_apic::take(io_apic.id, io_apic.address.0) } {
-            log::warn!("I/O APIC {} is one too many and stays as it is", io_apic.id);
-        }
-    }
-    let reset = platform.power.reset.and_then(|reset| match reset.register {
-        Register::Port(port) => Some((port, reset.value)),
-        Register::Memory(_) | Register::PciConfiguration(_) => None,
-    });
-    power::set_ports(platform.power.pm1a_control, platform.power.pm1b_control, reset);
-    if let Some([pm1a, pm1b]) = platform.power.s5_sleep_types {
-        power::set_off_types(pm1a, pm1b);
-    }
-    if !clock::calibrate(platform.power.timer.map(|timer| timer.port)) {
-        return Err(StartError::NoClock);
-    }
-    local_apic::enter_x2apic();
-    prepare_processor(processor);
-    log::info!(
-        "TSC {} MHz, local APIC timer {} MHz, {}",
-        clock::tsc_frequency() / 1_000_000,
-        clock::apic_frequency() / 1_000_000,
-        if local_apic::has_x2apic() {
-            "x2APIC"
-        } else {
-            "xAPIC"
-        }
-    );
-    Ok(())
-}
-
-/// What each processor does for itself.
-fn prepare_processor(processor: &'static Processor) {
-    enable_xsave();
-    clock::prepare_alarm(ALARM_VECTOR);
-    svm::enable(processor);
-}
-
-fn start_others(machine: &Machine, image: &Image) {
-    let prepared = *PREPARED.lock();
-    if prepared.iter().flatten().count() < 2 {
-        return;
-    }
-    let taken = [image.extent, machine.archive, machine.reserve];
-    let Some(page) = machine
-        .firmware
-        .find_free(FRAME_SIZE, FRAME_SIZE, TRAMPOLINE_LIMIT, &taken)
-    else {
-        log::error!("no memory below 1 MiB to start other processors from; going on with one");
-        return;
-    };
-    // SAFETY: the page is free RAM, mapped writable; the boot tables map the first 4 GiB executable.
-    let trampoline = unsafe { Trampoline::new(page.start().0, image.boot_page_table) };
-    let mut next = LpIndex(1);
-    for processor in prepared.iter().flatten().skip(1) {
-        if trampoline.start(processor, processor_entry) {
-            processor.list();
-            next = LpIndex(next.0 + 1);
-        } else {
-            log::error!(
-                "processor with APIC id {:#x} does not start; going on without it",
-                processor.apic_id
-            );
-            break;
-        }
-    }
-}
-
-/// Where the trampoline leads.
-extern "C" fn processor_entry(processor: &'static Processor) -> ! {
-    switch_address_space();
-    local_apic::enable_other(SPURIOUS_VECTOR, ERROR_VECTOR);
-    // SAFETY: this is the processor that the state is for.
-    unsafe { Processor::load(processor) };
-    prepare_processor(processor);
-    arrived(processor.apic_id);
-    run()
 }
 
 /// Copies the root's segments to where they belong. The rest of a segment is zeroes.

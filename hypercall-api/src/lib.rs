@@ -26,7 +26,7 @@
 //! | [`privilege`] | the partition privilege mask |
 //! | [`processor`] | starting VPs, run times |
 //! | [`pvh`] | the boot protocol of every image |
-//! | [`reference`] | the reference TSC page |
+//! | [`mod@reference`] | the reference TSC page |
 //! | [`register`] | VP registers by name |
 //! | [`state`] | VP state: APIC, XSAVE, SynIC pages, timers |
 //! | [`status`] | status codes |

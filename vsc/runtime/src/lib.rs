@@ -25,7 +25,7 @@
 //! | [`interrupt`] | handlers and counters, one a vector |
 //! | [`memory`] | page tables, pages, an optional heap |
 //! | [`power`] | power off and reset |
-//! | [`processor`] | descriptor tables, exceptions, probes of accesses that may fault, starting the other processors |
+//! | [`mod@processor`] | descriptor tables, exceptions, probes of accesses that may fault, starting the other processors |
 //! | [`serial`] | the console on COM1 |
 //!
 //! The machine has up to 4 GiB in one identity-mapped address space: code is read-only, data is not executable, page 0 is

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`heap`] | the heap, with the feature `heap` |
+//! | `heap` | the heap, with the feature `heap` |
 //! | [`pages`] | pages to take; none comes back |
 //! | [`paging`] | the page tables |
 

@@ -170,7 +170,7 @@ pub unsafe fn write_msr(msr: u32, value: u64) -> Result<(), Fault> {
 /// Executes `XSETBV` for extended control register `register`.
 ///
 /// # Safety
-/// As for [`write`]; state components that are turned off must not be in use.
+/// As for [`write()`]; state components that are turned off must not be in use.
 pub unsafe fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
     result(unsafe { guest_probe_xsetbv(register, value) }).map(|_| ())

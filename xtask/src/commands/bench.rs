@@ -1,13 +1,13 @@
 //! `cargo xtask bench`: figures that do not depend on the host's speed, beside their targets.
 //!
 //! Machines count instructions here (`-icount`): a time stamp counter's difference is a number of instructions, the same
-//! on every host. Each figure is a row of the table `BOOT`; a benchmark of the root's shell that has no row is shown without a
-//! target.
+//! on every host. Each figure is a row of one of the tables `BOOT`, `EXITS` and `VM`; a benchmark of the root's shell that has
+//! no row is shown without a target.
 
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::console::PROMPT;
@@ -21,6 +21,15 @@ const BENCH: &str = "hv bench --json";
 /// The command whose reply describes the hypervisor.
 const INFO: &str = "hv info --json";
 
+/// The commands that have the guest `bench` measure.
+const MEASURE_IN_A_CHILD: [&str; 2] = ["vm create bench", "vm start bench --wait"];
+
+/// The command whose reply has what the guest `bench` printed.
+const CONSOLE: &str = "vm console bench --dump --json";
+
+/// The command whose reply tells when what happened to the guest `bench`.
+const LOG: &str = "vm log bench --json";
+
 /// Options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -32,6 +41,10 @@ pub struct Arguments {
 enum What {
     /// Count the instructions of the hypervisor's own paths, on a machine with the root partition only
     Boot,
+    /// Count the instructions of a child's ways into the hypervisor and to its parent, from inside the child
+    Exits,
+    /// Count the instructions of making and starting a child
+    Vm,
 }
 
 /// One figure: how it is called, where it comes from, and what it must not exceed.
@@ -53,6 +66,60 @@ enum Source {
         command: &'static str,
         path: &'static str,
     },
+    /// The median in the line of that name on the console of the guest `bench`.
+    Guest(&'static str),
+    /// Time from one event in the log of the guest `bench` to another, each known by how it begins.
+    Between(&'static str, &'static str),
+}
+
+impl Source {
+    /// The shell command whose reply holds it.
+    fn command(&self) -> Option<&'static str> {
+        match self {
+            Self::HypervisorImage => None,
+            Self::Reply { command, .. } => Some(command),
+            Self::Guest(_) => Some(CONSOLE),
+            Self::Between(..) => Some(LOG),
+        }
+    }
+
+    /// What the machine's console says of it.
+    fn read(&self, serial: &str) -> Option<f64> {
+        let json = |command| reply(serial, command);
+        match self {
+            Self::HypervisorImage => {
+                let image = images::ready()?.hypervisor;
+                Some(fs::metadata(image).ok()?.len() as f64 / 1024.0)
+            }
+            Self::Reply { command, path } => look_up(&json(command)?, path)?.as_f64(),
+            Self::Guest(name) => median(json(CONSOLE)?["text"].as_str()?, name),
+            Self::Between(from, to) => {
+                let log = json(LOG)?;
+                Some(event(&log, to)? - event(&log, from)?)
+            }
+        }
+    }
+}
+
+/// The median in a line `bench: NAME MINIMUM MEDIAN`.
+fn median(text: &str, name: &str) -> Option<f64> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("bench: "));
+    lines.find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [found, _, median] if found == name => median.parse().ok(),
+        _ => None,
+    })
+}
+
+/// When the first event that begins with `text` happened, in ns.
+fn event(log: &Value, text: &str) -> Option<f64> {
+    let is_it = |event: &&Value| {
+        event["event"]
+            .as_str()
+            .is_some_and(|event| event.starts_with(text))
+    };
+    log["events"].as_array()?.iter().find(is_it)?["time_ns"].as_f64()
 }
 
 /// The figures of `bench boot`. On a machine that counts instructions, a nanosecond is an instruction.
@@ -105,6 +172,37 @@ const fn exit(name: &'static str, path: &'static str) -> Figure {
     }
 }
 
+/// The figures of `bench exits`. SignalEvent to a connected port has no row: the port is for the root to make, and no shell
+/// command makes one.
+const EXITS: &[Figure] = &[
+    child("cpuid", 400.0),
+    child("hypercall", 400.0),
+    child("vp-index", 400.0),
+    child("reference-counter", 400.0),
+    child("eom", 450.0),
+    child("self-ipi", 700.0),
+    child("timer", 3000.0),
+    child("port", 6000.0),
+];
+
+/// A way out of a child, named as its guest `bench` does.
+const fn child(name: &'static str, at_most: f64) -> Figure {
+    Figure {
+        name,
+        source: Source::Guest(name),
+        unit: "instructions",
+        at_most: Some(at_most),
+    }
+}
+
+/// The figures of `bench vm`: from the order to the moment before the first instruction, for one VP and 16 MiB.
+const VM: &[Figure] = &[Figure {
+    name: "create and start a child",
+    source: Source::Between("starting", "running as partition"),
+    unit: "instructions",
+    at_most: Some(10e6),
+}];
+
 /// One line of the printed table.
 #[derive(Debug, PartialEq)]
 pub struct Row {
@@ -130,15 +228,13 @@ impl Row {
 
 /// Measures, prints the table, and fails when a figure is missing or beyond its target.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    match arguments.what {
-        What::Boot => boot(),
-    }
-}
-
-fn boot() -> Result<ExitCode> {
     setup::qemu()?;
     images::build()?;
-    let (rows, outcome) = measure_boot()?;
+    let (rows, outcome) = match arguments.what {
+        What::Boot => measure_boot(),
+        What::Exits => measure_exits(),
+        What::Vm => measure_vm(),
+    }?;
     print!("{}", table(&rows));
     if outcome.status != ExitKind::Success {
         eprintln!("error: {}", outcome.report());
@@ -153,33 +249,7 @@ fn boot() -> Result<ExitCode> {
 
 /// The rows of `bench boot`, and the machine's end.
 pub fn measure_boot() -> Result<(Vec<Row>, Outcome)> {
-    let images = images::built()?;
-    let mut commands = vec![BENCH];
-    for figure in BOOT {
-        if let Source::Reply { command, .. } = figure.source
-            && !commands.contains(&command)
-        {
-            commands.push(command);
-        }
-    }
-    let outcome = Machine::new().icount(true).exec(&commands).run()?;
-    let mut rows = Vec::new();
-    for figure in BOOT {
-        let measured = match figure.source {
-            Source::HypervisorImage => {
-                Some(fs::metadata(&images.hypervisor).context("no hypervisor")?.len() as f64 / 1024.0)
-            }
-            Source::Reply { command, path } => {
-                reply(&outcome.serial, command).and_then(|json| look_up(&json, path)?.as_f64())
-            }
-        };
-        rows.push(Row {
-            name: figure.name.into(),
-            measured,
-            unit: figure.unit.into(),
-            at_most: figure.at_most,
-        });
-    }
+    let (mut rows, outcome) = measure(BOOT, &[BENCH])?;
     match reply(&outcome.serial, BENCH) {
         Some(json) => rows.extend(without_target(&json)),
         None => rows.push(Row {
@@ -190,6 +260,35 @@ pub fn measure_boot() -> Result<(Vec<Row>, Outcome)> {
         }),
     }
     Ok((rows, outcome))
+}
+
+/// The rows of `bench exits`, and the machine's end.
+pub fn measure_exits() -> Result<(Vec<Row>, Outcome)> {
+    measure(EXITS, &MEASURE_IN_A_CHILD)
+}
+
+/// The rows of `bench vm`, and the machine's end.
+pub fn measure_vm() -> Result<(Vec<Row>, Outcome)> {
+    measure(VM, &MEASURE_IN_A_CHILD)
+}
+
+/// Runs `first` and then the commands whose replies hold `figures`, on a machine that counts instructions.
+fn measure(figures: &[Figure], first: &[&'static str]) -> Result<(Vec<Row>, Outcome)> {
+    images::built()?;
+    let mut commands = first.to_vec();
+    for command in figures.iter().filter_map(|figure| figure.source.command()) {
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    let outcome = Machine::new().icount(true).exec(&commands).run()?;
+    let rows = figures.iter().map(|figure| Row {
+        name: figure.name.into(),
+        measured: figure.source.read(&outcome.serial),
+        unit: figure.unit.into(),
+        at_most: figure.at_most,
+    });
+    Ok((rows.collect(), outcome))
 }
 
 /// The JSON document that `command` printed: the first line after the command's own that is one.
@@ -289,6 +388,22 @@ mod tests {
             57
         );
         assert_eq!(look_up(&document, "benchmarks/name=hlt/median_ticks"), None);
+    }
+
+    #[test]
+    fn a_guests_line_gives_its_median_and_a_log_the_time_between_two_events() {
+        let text = "bench: first instruction at 7 ticks\r\nbench: eom 300 310\r\nbench: done\r\n";
+        assert_eq!(median(text, "eom"), Some(310.0));
+        assert_eq!(median(text, "first"), None);
+        let log = serde_json::json!({"events": [
+            {"time_ns": 100, "event": "starting"},
+            {"time_ns": 900, "event": "running as partition 0x2"},
+        ]});
+        let time = |text| event(&log, text);
+        assert_eq!(
+            (time("starting"), time("running"), time("off")),
+            (Some(100.0), Some(900.0), None)
+        );
     }
 
     #[test]

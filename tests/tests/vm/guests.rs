@@ -1,0 +1,46 @@
+//! The demo guests run to their ends.
+
+use anyhow::Result;
+use tests::machine;
+
+use crate::world::World;
+
+#[test]
+fn hello_starts_its_vps_and_powers_itself_off() -> Result<()> {
+    let mut world = World::boot(machine(), &[])?;
+    world.text("vm create hello")?;
+    world.text("vm start hello --wait")?;
+    let said = world.console_of("hello")?;
+    for line in [
+        "hello: running as a child partition",
+        "hello: 2 processors",
+        "hello: VP 0 says hello",
+        "hello: VP 1 says hello",
+        "hello: VP 1 has waited for its timer",
+        "hello: VP 0 was called by the one before",
+        "hello: VP 1 was called by the one before",
+        "hello: done",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    assert_eq!(world.state("hello")?, "off");
+    assert!(world.log_of("hello")?.contains("the guest powered itself off"));
+    Ok(())
+}
+
+#[test]
+fn every_rule_of_the_conformance_guest_holds() -> Result<()> {
+    let mut world = World::boot(machine(), &[])?;
+    world.text("vm create conformance")?;
+    let end = world.run("vm start conformance --wait")?;
+    let said = world.console_of("conformance")?;
+    let failed: Vec<&str> = said.lines().filter(|line| line.starts_with("FAIL ")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(said.contains("conformance: done"), "{}\n{said}", end.text);
+    let passed = said.lines().filter(|line| line.starts_with("PASS ")).count();
+    assert!(
+        passed >= 400 && said.contains(" 0 failed"),
+        "{passed} passed:\n{said}"
+    );
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! Virtual machines: whole machines whose root partition runs children.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`crashes`] | guests that end in every way, and who is not harmed |
+//! | [`figures`] | what a child's exits and its start cost, in instructions |
+//! | [`guests`] | the demo guests run to their ends |
+//! | [`isolation`] | memory that is not a child's |
+//! | [`lifecycle`] | orders in every state, leaks, many at once |
+//! | [`scheduling`] | weight, cap, and a root that stays responsive |
+//! | [`world`] | what they share |
+
+mod crashes;
+mod figures;
+mod guests;
+mod isolation;
+mod lifecycle;
+mod scheduling;
+mod world;

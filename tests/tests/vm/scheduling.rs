@@ -1,0 +1,101 @@
+//! Weight, cap, and a root that stays responsive.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tests::{machine, number};
+
+use crate::world::{World, hello};
+
+/// Run time that is watched.
+const WATCHED: u64 = 3_000_000_000;
+
+/// How long the shell is left alone between two looks.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Run times of `names` from now on until they make up [`WATCHED`] together, and the time that this took, in ns.
+fn shares(world: &mut World, names: &[&str]) -> Result<(Vec<u64>, u64)> {
+    let take = |world: &mut World| -> Result<(Vec<u64>, u64)> {
+        let now = number(&world.json("root info")?, "/uptime_ns");
+        let times = names.iter().map(|name| world.run_time(name));
+        Ok((times.collect::<Result<_>>()?, now))
+    };
+    let (first, start) = take(world)?;
+    let mut last = (Vec::new(), 0);
+    world.until("they have run for a while", |world| {
+        // A shell that asks all the time would interrupt them all the time: nobody must need that.
+        thread::sleep(QUIET);
+        let (times, now) = take(world)?;
+        let run: Vec<u64> = times
+            .iter()
+            .zip(&first)
+            .map(|(after, before)| after - before)
+            .collect();
+        let enough = run.iter().sum::<u64>() >= WATCHED;
+        last = (run, now - start);
+        Ok(enough)
+    })?;
+    Ok(last)
+}
+
+/// Starts machines that spin on all their VPs.
+fn spinning(world: &mut World, names: &[&str]) -> Result<()> {
+    for name in names {
+        world.start(name)?;
+    }
+    for name in names {
+        world.wait_said(name, "hello: stuck\n")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_busy_machines_share_a_processor_by_their_weights_and_the_shell_answers() -> Result<()> {
+    let descriptions = [
+        ("light", hello(1, "stuck", "weight = 100")),
+        ("heavy", hello(1, "stuck", "weight = 300")),
+    ];
+    let mut world = World::boot(machine().cpus(1), &descriptions)?;
+    spinning(&mut world, &["light", "heavy"])?;
+    let (run, _) = shares(&mut world, &["light", "heavy"])?;
+    let ratio = run[1] as f64 / run[0] as f64;
+    assert!((2.2..4.0).contains(&ratio), "{ratio}: {run:?}");
+    // Each of these would wait for seconds behind guests that never give way.
+    for _ in 0..10 {
+        let start = Instant::now();
+        world.text("version")?;
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(2), "the shell took {took:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_busy_machine_keeps_to_its_cap() -> Result<()> {
+    let descriptions = [("capped", hello(1, "stuck", "cap = 20"))];
+    let mut world = World::boot(machine(), &descriptions)?;
+    spinning(&mut world, &["capped"])?;
+    let (run, elapsed) = shares(&mut world, &["capped"])?;
+    let percent = 100.0 * run[0] as f64 / elapsed as f64;
+    assert!(
+        (15.0..24.0).contains(&percent),
+        "{percent} %: {run:?} of {elapsed}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_halted_machine_costs_nothing() -> Result<()> {
+    let descriptions = [
+        ("halted", hello(2, "halted", "")),
+        ("busy", hello(1, "stuck", "")),
+    ];
+    let mut world = World::boot(machine(), &descriptions)?;
+    world.start("halted")?;
+    world.wait_said("halted", "hello: halted\n")?;
+    spinning(&mut world, &["busy"])?;
+    let (run, _) = shares(&mut world, &["halted", "busy"])?;
+    assert!(run[0] < WATCHED / 1000, "{run:?}");
+    Ok(())
+}

@@ -38,6 +38,24 @@ fn a_triple_fault_crashes_its_machine_and_says_so_and_harms_nobody() -> Result<(
 }
 
 #[test]
+fn an_access_past_its_memory_that_nobody_emulates_crashes_a_machine_alone() -> Result<()> {
+    let mut world = with_a_witness(&[("bad", hello(2, "beyond", ""))])?;
+    world.start("bad")?;
+    world.wait("bad", "crashed")?;
+    let log = world.log_of("bad")?;
+    assert!(
+        log.contains("crashed: VP 0 accessed GPA 0xd0000000, where there is no memory"),
+        "{log}"
+    );
+    assert!(!world.console_of("bad")?.contains("beyond its memory is"));
+    world.goes_on("witness")?;
+    world.text("vm reset bad")?;
+    world.wait("bad", "crashed")?;
+    world.text("vm delete bad")?;
+    world.goes_on("witness")
+}
+
+#[test]
 fn a_triple_fault_resets_a_machine_that_is_described_so() -> Result<()> {
     let description = hello(1, "triple-fault", "triple_fault = \"reset\"");
     let mut world = with_a_witness(&[("again", description)])?;

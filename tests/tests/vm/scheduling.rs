@@ -9,7 +9,7 @@ use tests::{machine, number};
 use crate::world::{World, hello};
 
 /// Run time that is watched.
-const WATCHED: u64 = 3_000_000_000;
+const WATCHED: u64 = 2_000_000_000;
 
 /// How long the shell is left alone between two looks.
 const QUIET: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@
 //! | `panic` | a panic: reported, then power off |
 //! | `fault` | an exception that nobody handles: reported, then power off |
 //! | `triple-fault` | a triple fault |
+//! | `beyond` | an access past its memory that no VM worker emulates |
 #![no_std]
 #![no_main]
 
@@ -89,8 +90,21 @@ fn end(boot: &BootInfo) {
         () if asked("panic") => panic!("as the command line asks"),
         () if asked("fault") => vsc_runtime::stop::provoke_fault(),
         () if asked("triple-fault") => vsc_runtime::stop::triple_fault(),
+        () if asked("beyond") => beyond(),
         () => {}
     }
+}
+
+/// Where no machine has memory or a device.
+const NOTHING: u64 = 0xd000_0000;
+
+/// Compares and exchanges what is not there: no device register is used so.
+#[allow(unsafe_code)]
+fn beyond() {
+    // SAFETY: the address is aligned and mapped, and no memory of the program is there.
+    let word = unsafe { AtomicU64::from_ptr(NOTHING as *mut u64) };
+    let found = word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+    println!("hello: beyond its memory is {found:x?}");
 }
 
 /// How the others are to stay: not at all, [`STUCK`] or [`HALTED`].

@@ -123,8 +123,8 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
         until = until.min(now.saturating_add(clock::tsc_ticks(SLICE)));
     }
     let next = best.map(|(_, _, slot)| slot);
-    if next.is_some_and(|slot| limits(slot) != (0, 0)) {
-        until = until.min(window_end);
+    if let Some(slot) = next {
+        until = until.min(end_of_share(slot, now, window_end));
     }
     Choice { next, until }
 }
@@ -190,6 +190,19 @@ fn share_of(slot: &VpSlot, window: u64) -> Option<Share> {
         (cap, _) if cap != 0 && used >= cap => None,
         (_, reserve) if used < reserve => Some(Share::UnderReserve),
         _ => Some(Share::Fair),
+    }
+}
+
+/// TSC at which a VP that runs from `now` on has had its cap, or its share must be looked at anew.
+fn end_of_share(slot: &VpSlot, now: u64, window_end: u64) -> u64 {
+    match limits(slot) {
+        (0, 0) => u64::MAX,
+        (0, _) => window_end,
+        (cap, _) => {
+            let due = clock::tsc_ticks(WINDOW).saturating_mul(cap) / 1000;
+            let left = due.saturating_sub(slot.shared.schedule.used.load(Ordering::Relaxed));
+            window_end.min(now.saturating_add(left.max(1)))
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tests::{Shell, number};
 use xtask::Machine;
 
 /// How long something in a machine may take that is to happen soon.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// A shell with virtual machines.
 pub(crate) struct World(Shell);
@@ -82,9 +82,12 @@ impl World {
 
     /// Waits until a machine's console has said `text`.
     pub(crate) fn wait_said(&mut self, name: &str, text: &str) -> Result<()> {
-        self.until(&format!("'{name}' says {text:?}"), |world| {
-            Ok(world.console_of(name)?.contains(text))
-        })
+        let mut said = String::new();
+        let result = self.until(&format!("'{name}' says {text:?}"), |world| {
+            said = world.console_of(name)?;
+            Ok(said.contains(text))
+        });
+        result.with_context(|| format!("it has said:\n{said}"))
     }
 
     /// Waits until `done`, asked again and again, says so.

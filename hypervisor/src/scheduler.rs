@@ -96,6 +96,7 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
     let mut until = u64::MAX;
     let mut best: Option<(bool, u64, &'static VpSlot)> = None;
     let mut runnable = 0;
+    let mut least = None;
     for &slot in &queue.slots {
         let shared = &slot.shared;
         if shared.state() != VpState::Runnable || shared.reset.load(Ordering::Acquire) {
@@ -111,6 +112,9 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
         };
         runnable += 1;
         let mut time = shared.schedule.virtual_time.load(Ordering::Relaxed);
+        if share == Share::Fair {
+            least = Some(least.map_or(time, |least: u64| least.min(time)));
+        }
         if core::ptr::eq(current, slot) {
             time = time.saturating_sub(GRANULARITY);
         }
@@ -121,6 +125,10 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
     }
     if runnable > 1 {
         until = until.min(now.saturating_add(clock::tsc_ticks(SLICE)));
+    }
+    // One that runs by its reserve says nothing about what the others have had.
+    if let Some(least) = least {
+        processor.virtual_now.set(processor.virtual_now.get().max(least));
     }
     let next = best.map(|(_, _, slot)| slot);
     if let Some(slot) = next {

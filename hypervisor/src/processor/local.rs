@@ -67,7 +67,7 @@ pub struct Processor {
     pub sleeping: AtomicBool,
     /// The VPs that run here.
     pub queue: Mutex<RunQueue>,
-    /// Virtual time of the VP that was picked last; who wakes up does not start from further back.
+    /// Least virtual time of the VPs that have run by their weights; who wakes up does not start from further back.
     pub virtual_now: Cell<u64>,
     /// Address space ids given out here.
     pub address_spaces: AddressSpaces,

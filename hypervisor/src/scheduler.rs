@@ -103,6 +103,7 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
             attend(slot, now);
         }
         if shared.is_called_off() {
+            shared.schedule.queued.store(false, Ordering::Relaxed);
             until = until.min(shared.deadline.load(Ordering::Relaxed));
             continue;
         }
@@ -111,6 +112,9 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
             continue;
         };
         runnable += 1;
+        if !shared.schedule.queued.swap(true, Ordering::Relaxed) {
+            catch_up(slot);
+        }
         let mut time = shared.schedule.virtual_time.load(Ordering::Relaxed);
         if share == Share::Fair {
             least = Some(least.map_or(time, |least: u64| least.min(time)));
@@ -143,15 +147,11 @@ fn attend(slot: &'static VpSlot, now: u64) {
         && let Some(mut vp) = slot.try_lock()
         && let Some(vp) = vp.as_mut()
     {
-        let before = slot.shared.state();
         vp.attend();
-        if before != VpState::Runnable && slot.shared.state() == VpState::Runnable {
-            catch_up(slot);
-        }
     }
 }
 
-/// A VP that wakes up does not get the time that it slept.
+/// A VP that can run again, after a halt or an intercept, does not get the time that it could not.
 fn catch_up(slot: &VpSlot) {
     let now = Processor::current().virtual_now.get();
     slot.shared

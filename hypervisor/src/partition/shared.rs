@@ -132,6 +132,8 @@ pub struct Schedule {
     pub window: AtomicU64,
     /// TSC ticks that it ran in that window.
     pub used: AtomicU64,
+    /// Whether it could run when the scheduler looked last.
+    pub queued: AtomicBool,
 }
 
 impl VpShared {

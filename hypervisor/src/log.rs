@@ -149,7 +149,7 @@ pub fn read(position: u64) -> LogChunk {
 /// Writes the last words of a hypervisor that stops: to the ring and to `console`, whoever owned it, even where the
 /// log's lock is held by the processor that failed.
 pub fn last_words(console: &mut Serial, text: fmt::Arguments<'_>) {
-    // SAFETY of the message, not of memory: a lock that stays taken costs the ring its copy, nothing else.
+    // A lock that stays taken costs the ring its copy, nothing else.
     if let Some(mut sink) = SINK.try_lock() {
         sink.console = None;
         write_line(&mut sink, Level::Error, text);

@@ -274,8 +274,7 @@ fn pvh_context(entry: u32) -> InitialVpContext {
 fn write_start_info(layout: &Layout<'_>) {
     let base = layout.start_info.start().0;
     let put = |offset: usize, bytes: &[u8]| {
-        // Elements do not straddle pages where their offsets are multiples of 8 and they are 24 bytes long: they may. Byte
-        // by byte is simplest.
+        // Byte by byte, since an element may straddle two pages.
         for (index, byte) in bytes.iter().enumerate() {
             let address = base + (offset + index) as u64;
             write_frame(

@@ -17,6 +17,7 @@ use crate::scheduler;
 use crate::system;
 use crate::virtualization::VirtualProcessor;
 use crate::virtualization::svm::Svm;
+use arrayvec::ArrayVec;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::privilege::Privileges;
 use hypercall_api::status::HvStatus;
@@ -54,14 +55,9 @@ fn take<const COUNT: usize>(pool: &Mutex<Pool>) -> Result<[Frame; COUNT], HvStat
     if pool.free_frames() < COUNT as u64 {
         return Err(HvStatus::INSUFFICIENT_MEMORY);
     }
-    let frames: [Option<Frame>; COUNT] = core::array::from_fn(|_| pool.allocate());
-    let mut taken = [None; COUNT];
-    taken.copy_from_slice(&frames);
-    // The count was looked at under the same lock.
-    match taken.iter().all(Option::is_some) {
-        true => Ok(taken.map(|frame| frame.unwrap_or(Frame::containing(crate::memory::address::Spa(0))))),
-        false => Err(HvStatus::INSUFFICIENT_MEMORY),
-    }
+    let frames: ArrayVec<Frame, COUNT> = core::iter::from_fn(|| pool.allocate()).take(COUNT).collect();
+    // The count was looked at under the same lock, so the list is full.
+    frames.into_inner().map_err(|_| HvStatus::INSUFFICIENT_MEMORY)
 }
 
 /// Creates a partition with frames of `parent`'s pool.
@@ -225,7 +221,7 @@ pub fn delete_vp(partition: &'static Partition, slot: &'static VpSlot) -> Result
             .for_each(|root_vp| root_vp.shared.news.lock().remove(slot));
     }
     quiesce::leave_hypervisor();
-    let mut frames = arrayvec::ArrayVec::<Frame, 5>::new();
+    let mut frames = ArrayVec::<Frame, 5>::new();
     frames.extend(
         vp.map(|vp| [vp.hardware.frame(), vp.extended.area()])
             .into_iter()

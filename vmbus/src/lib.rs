@@ -1,4 +1,16 @@
 //! VMBus as a library: rings, packets, channel messages and both ends as state machines without I/O.
 //!
-//! Nothing stands here yet; the bus comes with the storage pair.
+//! | module | what it is |
+//! |---|---|
+//! | [`ring`] | the ring buffers of a channel, and the packets in them |
+//! | [`protocol`] | channel messages, and the messages of each device |
+//! | [`server`] | the root's end |
+//! | [`client`] | a guest's end |
 #![no_std]
+
+extern crate alloc;
+
+pub mod client;
+pub mod protocol;
+pub mod ring;
+pub mod server;

@@ -1,4 +1,12 @@
 //! Virtualisation service providers, one module a device.
 //!
-//! Nothing stands here yet; the first provider is storage.
+//! | module | what it is |
+//! |---|---|
+//! | [`buffer`] | the memory of one request |
+//! | [`storage`] | disks |
 #![no_std]
+
+extern crate alloc;
+
+pub mod buffer;
+pub mod storage;

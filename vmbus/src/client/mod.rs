@@ -1,0 +1,1 @@
+//! A guest's end of the bus: contact, offers, channels and GPADLs.

@@ -1,0 +1,3 @@
+//! Channel messages, and the messages of each device.
+
+pub mod storage;

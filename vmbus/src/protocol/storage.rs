@@ -1,0 +1,1 @@
+//! Messages of the storage device: vstor packets and SCSI requests.

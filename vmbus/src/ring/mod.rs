@@ -1,0 +1,1 @@
+//! The ring buffers of a channel, and the packets in them.

@@ -1,0 +1,1 @@
+//! The root's end of the bus: offers, channels and GPADLs of one guest.

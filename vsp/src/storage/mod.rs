@@ -1,0 +1,3 @@
+//! Storage: SCSI over VMBus, and the disks behind it.
+
+pub mod disk;

@@ -3,10 +3,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`buffer`] | the memory of one request |
+//! | [`integration`] | heartbeat, shutdown, time and what a guest tells of itself |
 //! | [`storage`] | disks |
 #![no_std]
 
 extern crate alloc;
 
 pub mod buffer;
+pub mod integration;
 pub mod storage;

@@ -10,11 +10,13 @@
 //! | [`message`] | the table of channel messages: enum, parser, sizes and versions |
 //! | [`gpadl`] | lists of guest pages, in one message or several |
 //! | [`storage`] | the storage device |
+//! | [`integration`] | heartbeat, shutdown, time and key/value exchange |
 
 pub mod body;
 pub mod gpadl;
 pub mod guid;
 pub mod id;
+pub mod integration;
 pub mod message;
 pub mod offer;
 pub mod storage;

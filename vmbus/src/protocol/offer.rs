@@ -113,6 +113,11 @@ impl Offer {
         }
     }
 
+    /// Whether it is made for one connection of the guest, and is not offered to the next: sub-channels and sockets are.
+    pub const fn ends_with_connection(&self) -> bool {
+        self.sub_channel_index != 0 || self.flags.contains(OfferFlags::TLNPI_PROVIDER)
+    }
+
     /// As it goes to the guest.
     pub fn to_wire(&self, relid: Relid, connection: ConnectionId) -> OfferChannel {
         OfferChannel {

@@ -101,6 +101,36 @@ impl PackageRoot {
         self.unpack()
     }
 
+    /// Downloads one package of the release itself, without what it depends on, into `folder`. `package` is a name, or a
+    /// name and `=` and a version.
+    pub fn fetch(&self, package: &str, folder: &Path) -> Result<Archive> {
+        let own = self.suites.first().expect("a release has a suite");
+        let package = match package.contains('=') {
+            true => package.to_owned(),
+            false => format!("{package}/{own}"),
+        };
+        let fresh = self.update_if_never_done()?;
+        let folder = tempfile::Builder::new().prefix("fetch-").tempdir_in(folder)?;
+        let arguments = ["download", &package];
+        match self.apt_get_in("downloading packages", &arguments, Some(folder.path())) {
+            Err(_) if !fresh => {
+                self.update()?;
+                self.apt_get_in("downloading packages", &arguments, Some(folder.path()))?;
+            }
+            result => result?,
+        }
+        for entry in fs::read_dir(folder.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                return Ok(Archive {
+                    path,
+                    _folder: folder,
+                });
+            }
+        }
+        bail!("apt-get download {package} left no package")
+    }
+
     fn apt(&self) -> PathBuf {
         self.folder.join("apt")
     }
@@ -176,7 +206,15 @@ impl PackageRoot {
 
     /// Runs apt-get with our configuration and shows its progress, which it prints as `dlstatus:` lines.
     fn apt_get(&self, title: &str, arguments: &[&str]) -> Result<()> {
-        let mut child = process::tied("apt-get")
+        self.apt_get_in(title, arguments, None)
+    }
+
+    fn apt_get_in(&self, title: &str, arguments: &[&str], folder: Option<&Path>) -> Result<()> {
+        let mut command = process::tied("apt-get");
+        if let Some(folder) = folder {
+            command.current_dir(folder);
+        }
+        let mut child = command
             .arg("--config-file")
             .arg(self.apt().join("apt.conf"))
             .args(arguments)
@@ -243,6 +281,54 @@ impl PackageRoot {
         progress.finish();
         Ok(())
     }
+}
+
+/// A downloaded package; its file is gone when this is.
+#[derive(Debug)]
+pub struct Archive {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Archive {
+    /// Unpacks it into `root`.
+    pub fn unpack(&self, root: &Path) -> Result<()> {
+        self.dpkg("-x", &[root.as_os_str()]).map(drop)
+    }
+
+    /// The one package that it depends on with an exact version, as `name=version`: what a package stands for that holds
+    /// nothing itself.
+    pub fn depends(&self) -> Result<String> {
+        let text = self.dpkg("-f", &["Depends".as_ref()])?;
+        exact_dependency(&text)
+            .with_context(|| format!("{} stands for no package: {}", self.path.display(), text.trim()))
+    }
+
+    fn dpkg(&self, action: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
+        let output = Command::new("dpkg-deb")
+            .arg(action)
+            .arg(&self.path)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .output()
+            .context("cannot start dpkg-deb")?;
+        if !output.status.success() {
+            bail!(
+                "dpkg-deb {action} {} failed:\n{}",
+                self.path.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// `name=version` of a dependency `name (= version)`.
+fn exact_dependency(depends: &str) -> Option<String> {
+    depends.split(',').find_map(|dependency| {
+        let (name, version) = dependency.trim().split_once(" (= ")?;
+        Some(format!("{}={}", name, version.strip_suffix(')')?))
+    })
 }
 
 /// apt's configuration for the private root. The machine's own is read before it (proxies matter), but what the machine
@@ -316,6 +402,16 @@ mod tests {
         let derived = release("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\nVERSION_CODENAME=noble\n");
         assert_eq!(derived.suites(), ["noble"]);
         assert_eq!(Release::parse("ID=arch\n"), None);
+    }
+
+    #[test]
+    fn what_a_package_stands_for_is_its_exact_dependency() {
+        assert_eq!(
+            exact_dependency("linux-base (>= 4), linux-image-6.1.0-50-cloud-amd64 (= 6.1.176-1)\n")
+                .as_deref(),
+            Some("linux-image-6.1.0-50-cloud-amd64=6.1.176-1")
+        );
+        assert_eq!(exact_dependency("kmod"), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! - **Machines**: [`machine`] describes one and writes QEMU's command line, [`session`] runs it, [`console`] reads what
 //!   it prints, [`qmp`] talks to QEMU itself, [`outcome`] says how it ended.
-//! - **What machines boot**: [`images`] builds the images, [`archive`] the boot archive, [`iso`] the bootable image.
+//! - **What machines boot**: [`images`] builds the images, [`archive`] the boot archive, [`iso`] the bootable image,
+//!   [`guest`] the guests that other people made.
 //! - **Tools of the host**: [`setup`] finds the emulator; [`packages`], [`apt`] and [`sources`] fetch what is missing
 //!   into a private package root.
 //! - **Small things**: [`paths`], [`process`], [`lock`], [`progress`], [`size`].
@@ -10,6 +11,7 @@
 pub mod apt;
 pub mod archive;
 pub mod console;
+pub mod guest;
 pub mod images;
 pub mod iso;
 pub mod lock;

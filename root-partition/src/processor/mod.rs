@@ -8,6 +8,7 @@
 //! | [`instruction`] | single instructions: CPUID, MSRs, TSC |
 //! | [`local`] | what each processor has of its own |
 //! | [`probe`] | accesses that are expected to fault |
+//! | [`random`] | random numbers |
 //! | [`start`] | bringing the processors up |
 //! | [`vectors`] | the 256 entry points |
 
@@ -17,6 +18,7 @@ pub mod exception;
 pub mod instruction;
 pub mod local;
 pub mod probe;
+pub mod random;
 pub mod start;
 pub mod vectors;
 

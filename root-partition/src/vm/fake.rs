@@ -240,6 +240,11 @@ impl Host for FakeHost {
         self.clock.fetch_add(10, Ordering::Relaxed)
     }
 
+    fn fill_random(&self, bytes: &mut [u8]) -> bool {
+        bytes.fill(0x5a);
+        true
+    }
+
     fn listen(&self, partition: PartitionId, listener: Option<Arc<dyn Listener>>) {
         let mut world = self.world.lock();
         let before = match listener {

@@ -48,6 +48,8 @@ pub trait Host: Clone + Send + Sync + 'static {
     fn spawn(&self, job: Job);
     /// The reference time, in 100 ns.
     fn now(&self) -> u64;
+    /// Fills `bytes` with random ones; false where the processor has none.
+    fn fill_random(&self, bytes: &mut [u8]) -> bool;
     /// Sends the messages about `partition` to `listener` from now on, or to nobody.
     fn listen(&self, partition: PartitionId, listener: Option<Arc<dyn Listener>>);
 

@@ -1,11 +1,13 @@
 //! A virtual machine: its description, its state, its console, its log, and the child partition that it is while it
 //! runs. One task serves it: commands come in a queue, from the shell and from the guest, and are done one by one.
 
+use super::acpi;
 use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
 use super::description::{Description, TripleFault};
 use super::host::Host;
 use super::loader::{self, LoadError};
+use super::memory::GuestMemory;
 use super::ring::Ring;
 use super::signal::{Changes, Signal, yield_now};
 use crate::shell::machines::{MachineState as State, Order};
@@ -25,6 +27,8 @@ const CONSOLE: usize = 64 << 10;
 const LOG: usize = 200;
 /// Longest entry, in bytes.
 const LOG_ENTRY: usize = 300;
+/// Random bytes that a guest gets for its own generator.
+const ENTROPY: usize = 64;
 
 /// Why a machine did not do it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -50,6 +54,9 @@ pub enum MachineError {
         /// What is wrong with it.
         error: LoadError,
     },
+    /// The machine cannot be described to its guest.
+    #[error(transparent)]
+    Acpi(#[from] acpi::AcpiError),
     /// The child could not be made or kept.
     #[error(transparent)]
     Child(#[from] ChildError),
@@ -288,6 +295,7 @@ impl<H: Host> Machine<H> {
             kernel,
             modules: &modules,
             command_line: &self.description.command_line,
+            rsdp: self.place_tables(&child.memory.lock())?,
         };
         let loaded = loader::load(&boot, &child.memory.lock());
         let entry = loaded.map_err(|error| MachineError::Kernel {
@@ -303,6 +311,20 @@ impl<H: Host> Machine<H> {
         self.note(&format!("running as partition {}", child.id));
         child.set_suspended(false)?;
         Ok(())
+    }
+
+    /// Writes the ACPI tables; the address of their root pointer.
+    fn place_tables(&self, memory: &GuestMemory) -> Result<u64, MachineError> {
+        let mut entropy = [0; ENTROPY];
+        let random = self.host.fill_random(&mut entropy);
+        let tables = acpi::Machine {
+            profile: acpi::Profile::VmBus,
+            processors: self.description.processors,
+            console: self.description.console,
+            ram_end: memory.ranges().last().map_or(0, |range| range.end),
+            entropy: if random { &entropy } else { &[] },
+        };
+        Ok(acpi::place(&tables, memory)?)
     }
 
     fn file(&self, name: &str) -> Result<&'static [u8], MachineError> {

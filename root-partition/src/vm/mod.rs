@@ -5,6 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`acpi`] | the tables that tell a guest of its machine |
 //! | [`archive`] | the boot archive's files |
 //! | [`boot_state`] | VP 0's first registers |
 //! | [`child`] | a child partition: created, run, destroyed |
@@ -23,6 +24,7 @@
 //! | [`vp`] | a VP's task |
 //! | [`worker`] | all machines, by name |
 
+pub mod acpi;
 pub mod archive;
 pub mod boot_state;
 pub mod child;

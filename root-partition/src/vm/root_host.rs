@@ -6,7 +6,7 @@ use crate::executor;
 use crate::hypervisor::{hypercalls, messages, statistics, time};
 use crate::memory::address_space;
 use crate::memory::paging::Access;
-use crate::processor::local;
+use crate::processor::{local, random};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
@@ -67,6 +67,10 @@ impl Host for RootHost {
 
     fn now(&self) -> u64 {
         time::now()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> bool {
+        random::fill(bytes)
     }
 
     fn listen(&self, partition: PartitionId, listener: Option<Arc<dyn Listener>>) {

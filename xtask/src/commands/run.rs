@@ -1,12 +1,14 @@
 //! `cargo xtask run`: builds all images and starts the machine.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::guest::debian::Debian;
 use crate::machine::{Firmware, Machine};
 use crate::outcome::ExitKind;
 use crate::size::MemorySize;
@@ -21,6 +23,12 @@ pub struct Arguments {
     /// Number of processors [default: 2, or 1 with --icount]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     cpus: Option<u32>,
+    /// Put this guest into the boot archive: `vm start` in the shell starts it
+    #[arg(long, value_enum)]
+    guest: Option<Guest>,
+    /// Put a file of this host into the boot archive, as in vms/web.toml=web.toml; may be given several times
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    file: Vec<(String, PathBuf)>,
     /// Memory, such as 512MiB or 4GiB
     #[arg(long, default_value = "2GiB")]
     memory: MemorySize,
@@ -50,11 +58,19 @@ pub struct Arguments {
     hypervisor: Option<PathBuf>,
 }
 
+/// Guests that are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Guest {
+    /// Debian's cloud kernel, with BusyBox
+    Debian,
+}
+
 /// Runs the machine; its exit code says whether every command succeeded.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let machine = machine(arguments)?;
     setup::qemu()?;
     let images = images::build()?;
+    let machine = with_files(machine, arguments)?;
     if arguments.gdb {
         let hypervisor = arguments.hypervisor.as_ref().unwrap_or(&images.hypervisor);
         eprintln!(
@@ -67,6 +83,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         scripted(&machine)
     }
+}
+
+/// `NAME=FILE`, for the boot archive.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("give a name and a file, as in vms/web.toml=web.toml".to_owned()),
+    }
+}
+
+/// Adds the files that were asked for; those that are named go before the guest's.
+fn with_files(machine: Machine, arguments: &Arguments) -> Result<Machine> {
+    let mut files = Vec::new();
+    for (name, path) in &arguments.file {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.push((name.clone(), bytes));
+    }
+    if let Some(Guest::Debian) = arguments.guest {
+        for (name, bytes) in Debian::ensure()?.files()? {
+            if !arguments.file.iter().any(|(given, _)| *given == name) {
+                files.push((name, bytes));
+            }
+        }
+    }
+    Ok(files
+        .into_iter()
+        .fold(machine, |machine, (name, bytes)| machine.file(name, bytes)))
 }
 
 fn machine(arguments: &Arguments) -> Result<Machine> {

@@ -11,6 +11,7 @@
 //! | 0x3f8–0x3ff | COM1, IOAPIC pin 4 |
 //! | 0x2f8–0x2ff | COM2, IOAPIC pin 3 |
 //! | 0x600 | sleep control: `0x34` powers off (ACPI's SLP_TYP 5, SLP_EN) |
+//! | 0x601 | sleep status: 0 |
 //! | 0x602 | reset: `1` resets |
 //!
 //! It is a state machine: accesses in, [`Effect`]s out.
@@ -24,15 +25,19 @@ use uart::Uart;
 
 /// Port of the ACPI sleep control register.
 pub const SLEEP_CONTROL: u16 = 0x600;
-/// What powers off: SLP_TYP 5 in bits 4:2, SLP_EN in bit 5.
-pub const POWER_OFF: u8 = 5 << 2 | 1 << 5;
+/// SLP_TYP of the state in which the machine is off.
+pub const POWER_OFF_TYPE: u8 = 5;
+/// What powers off: SLP_TYP in bits 4:2, SLP_EN in bit 5.
+pub const POWER_OFF: u8 = POWER_OFF_TYPE << 2 | 1 << 5;
+/// Port of the ACPI sleep status register; nothing ever wakes.
+pub const SLEEP_STATUS: u16 = 0x601;
 /// Port of the ACPI reset register.
 pub const RESET: u16 = 0x602;
 /// What resets.
 pub const RESET_VALUE: u8 = 1;
 
 /// Serial ports: first port, IOAPIC pin.
-const SERIAL: [(u16, usize); SERIAL_PORTS] = [(0x3f8, 4), (0x2f8, 3)];
+pub const SERIAL: [(u16, usize); SERIAL_PORTS] = [(0x3f8, 4), (0x2f8, 3)];
 /// Number of serial ports.
 pub const SERIAL_PORTS: usize = 2;
 
@@ -121,7 +126,7 @@ impl Chipset {
     fn read_byte(&mut self, port: u16, effects: &mut Effects) -> u8 {
         let Some((serial, offset)) = serial(port) else {
             return match port {
-                SLEEP_CONTROL | RESET => 0,
+                SLEEP_CONTROL | SLEEP_STATUS | RESET => 0,
                 _ => 0xff,
             };
         };

@@ -2,13 +2,16 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`linux`] | Linux's `bzImage` |
 //! | [`multiboot`] | multiboot 1: ELF files with a header in their first 8 KiB |
 //! | [`program`] | ELF files as segments, 32- and 64-bit |
 //! | [`pvh`] | PVH: ELF files with a note of type 18 |
 //! | [`space`] | where modules and tables go |
 //!
-//! Both protocols enter in 32-bit protected mode with flat segments, paging and interrupts off.
+//! PVH and multiboot enter in 32-bit protected mode with flat segments, paging and interrupts off; Linux is entered in
+//! 64-bit mode.
 
+pub mod linux;
 pub mod multiboot;
 pub mod program;
 pub mod pvh;
@@ -21,6 +24,7 @@ use super::memory::{GuestMemory, LEGACY_HOLE, OutsideRam};
 use alloc::string::String;
 use alloc::vec::Vec;
 use hypercall_api::pvh::{MemoryKind, MemoryMapEntry};
+use linux::header::LinuxError;
 use program::{Program, ProgramError};
 
 /// What to load.
@@ -32,6 +36,8 @@ pub struct Boot<'a> {
     pub modules: &'a [Module<'a>],
     /// The kernel's command line.
     pub command_line: &'a str,
+    /// Address of the ACPI tables' root pointer, 0 where there are none.
+    pub rsdp: u64,
 }
 
 /// A file that the kernel is given.
@@ -43,26 +49,46 @@ pub struct Module<'a> {
     pub command_line: &'a str,
 }
 
-/// Where the first VP begins, in 32-bit protected mode.
+/// Where the first VP begins, and with what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Instruction pointer.
     pub rip: u64,
-    /// RAX: the protocol's magic.
+    /// RAX: multiboot's magic.
     pub rax: u64,
-    /// RBX: address of the protocol's information.
+    /// RBX: address of PVH's or multiboot's information.
     pub rbx: u64,
+    /// RSI: address of Linux's zero page.
+    pub rsi: u64,
+    /// The processor's mode.
+    pub mode: Mode,
+}
+
+/// The mode in which the first VP begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// 32-bit, paging off.
+    Protected,
+    /// 64-bit, memory mapped to itself, the APIC in x2APIC mode.
+    Long {
+        /// Address of the top page table.
+        page_table: u64,
+        /// Address of the descriptor table: code at selector 0x10, data at 0x18.
+        descriptors: u64,
+        /// Its limit.
+        descriptors_limit: u16,
+    },
 }
 
 /// Why a kernel cannot be loaded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file is no ELF file that can be used.
+    /// The file is no ELF file that can be used, nor anything else.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// Linux's own format.
-    #[error("it is a Linux bzImage, which cannot be loaded yet: give the vmlinux file")]
-    LinuxImage,
+    /// Linux's own format, but not as it should be.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
     /// Neither protocol.
     #[error(
         "it has neither a PVH entry (an ELF note of type 18 named Xen) nor a multiboot header in its first 8 KiB"
@@ -101,8 +127,8 @@ pub enum LoadError {
 
 /// Loads `boot` into `memory` and says where the first VP begins.
 pub fn load(boot: &Boot<'_>, memory: &GuestMemory) -> Result<Entry, LoadError> {
-    if is_linux_image(boot.kernel) {
-        return Err(LoadError::LinuxImage);
+    if linux::header::is_linux(boot.kernel) {
+        return linux::load(boot, memory);
     }
     let program = Program::read(boot.kernel)?;
     if let Some(entry) = program.pvh_entry {
@@ -112,11 +138,6 @@ pub fn load(boot: &Boot<'_>, memory: &GuestMemory) -> Result<Entry, LoadError> {
         Some(()) => multiboot::load(boot, &program, memory),
         None => Err(LoadError::NoProtocol),
     }
-}
-
-/// Whether `file` has the setup header of Linux's x86 boot protocol.
-fn is_linux_image(file: &[u8]) -> bool {
-    file.get(0x202..0x206) == Some(b"HdrS") && file.get(0x1fe..0x200) == Some(&[0x55, 0xaa])
 }
 
 /// Copies the segments; the rest of the RAM is zero already.

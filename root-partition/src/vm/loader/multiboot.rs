@@ -4,7 +4,7 @@
 use super::super::memory::{GuestMemory, LEGACY_HOLE};
 use super::program::Program;
 use super::space::{Space, zero_terminated};
-use super::{Boot, Entry, LoadError, check_entry, memory_map, place_segments};
+use super::{Boot, Entry, LoadError, Mode, check_entry, memory_map, place_segments};
 use alloc::format;
 use alloc::vec::Vec;
 use hypercall_api::address::Gpa;
@@ -101,7 +101,7 @@ fn word(bytes: &[u8]) -> u32 {
 pub fn load(boot: &Boot<'_>, program: &Program<'_>, memory: &GuestMemory) -> Result<Entry, LoadError> {
     place_segments(program, memory)?;
     let rip = check_entry(program, program.entry)?;
-    let mut space = Space::new(memory, program);
+    let mut space = Space::new(memory, program.taken(), u64::MAX);
     let mut modules = Vec::new();
     for (index, module) in boot.modules.iter().enumerate() {
         let name = format!("module {} ('{}')", index + 1, module.command_line);
@@ -142,6 +142,8 @@ pub fn load(boot: &Boot<'_>, program: &Program<'_>, memory: &GuestMemory) -> Res
         rip,
         rax: LOADER_MAGIC.into(),
         rbx: address,
+        rsi: 0,
+        mode: Mode::Protected,
     })
 }
 

@@ -88,6 +88,11 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
+    /// The memory that its segments take.
+    pub fn taken(&self) -> Vec<Range<u64>> {
+        self.segments.iter().map(Segment::range).collect()
+    }
+
     /// Reads the ELF file `file`.
     pub fn read(file: &'a [u8]) -> Result<Self, ProgramError> {
         let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|error| match error {

@@ -3,7 +3,7 @@
 use super::super::memory::GuestMemory;
 use super::program::Program;
 use super::space::{Space, zero_terminated};
-use super::{Boot, Entry, LoadError, check_entry, memory_map, place_segments};
+use super::{Boot, Entry, LoadError, Mode, check_entry, memory_map, place_segments};
 use alloc::format;
 use alloc::vec::Vec;
 use hypercall_api::address::Gpa;
@@ -19,7 +19,7 @@ pub fn load(
 ) -> Result<Entry, LoadError> {
     place_segments(program, memory)?;
     let rip = check_entry(program, entry)?;
-    let mut space = Space::new(memory, program);
+    let mut space = Space::new(memory, program.taken(), u64::MAX);
     let mut modules = Vec::new();
     for (index, module) in boot.modules.iter().enumerate() {
         let name = format!("module {} ('{}')", index + 1, module.command_line);
@@ -39,7 +39,7 @@ pub fn load(
         module_count: modules.len() as u32,
         modules: space.place("the module list", modules.as_bytes())?,
         command_line: space.place("the command line", &zero_terminated(boot.command_line))?,
-        rsdp: 0,
+        rsdp: boot.rsdp,
         memory_map: space.place("the memory map", map.as_bytes())?,
         memory_map_entries: map.len() as u32,
         reserved: 0,
@@ -49,5 +49,7 @@ pub fn load(
         rip,
         rax: 0,
         rbx: start_info,
+        rsi: 0,
+        mode: Mode::Protected,
     })
 }

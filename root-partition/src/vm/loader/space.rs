@@ -2,7 +2,6 @@
 
 use super::super::memory::{GuestMemory, LEGACY_HOLE};
 use super::LoadError;
-use super::program::Program;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,13 +16,13 @@ pub struct Space<'m> {
 }
 
 impl<'m> Space<'m> {
-    /// The space that `program` leaves.
-    pub fn new(memory: &'m GuestMemory, program: &Program<'_>) -> Self {
+    /// The space that `taken` leaves below `limit`.
+    pub fn new(memory: &'m GuestMemory, taken: Vec<Range<u64>>, limit: u64) -> Self {
         let end = memory.ranges().first().map_or(0, |range| range.end);
         Self {
             memory,
-            ram: LEGACY_HOLE.end..end,
-            taken: program.segments.iter().map(|segment| segment.range()).collect(),
+            ram: LEGACY_HOLE.end..end.min(limit),
+            taken,
         }
     }
 

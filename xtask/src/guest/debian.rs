@@ -1,0 +1,268 @@
+//! Debian's cloud kernel as a guest: kernel and modules byte for byte as the package has them, BusyBox for a user space.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::PackageRoot;
+use crate::guest::initrd::Initrd;
+use crate::lock::FileLock;
+use crate::paths;
+
+/// The kernel that the release's package of this name stands for.
+const KERNEL: &str = "linux-image-cloud-amd64";
+/// A user space in one file.
+const BUSYBOX: &str = "busybox-static";
+/// BusyBox in its package.
+const BUSYBOX_FILE: &str = "bin/busybox";
+/// The guest's first program.
+const INIT: &str = include_str!("init.sh");
+
+/// Modules for the guest's devices; those that they need come with them.
+const MODULES: [&str; 11] = [
+    "hv_vmbus",
+    "hv_storvsc",
+    "hv_netvsc",
+    "hv_utils",
+    "hv_balloon",
+    "hv_sock",
+    "hyperv-keyboard",
+    "pci-hyperv",
+    "sd_mod",
+    "sr_mod",
+    "ext4",
+];
+
+/// Names in the boot archive.
+const KERNEL_NAME: &str = "kernels/debian";
+const INITRD_NAME: &str = "initrds/debian";
+
+/// The packages, unpacked.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    root: PathBuf,
+    release: String,
+}
+
+impl Debian {
+    /// Fetches the packages, unless they are there.
+    pub fn ensure() -> Result<Self> {
+        let folder = paths::work()?.join("guests/debian");
+        let stamp = folder.join("release");
+        let root = folder.join("root");
+        let done = |release: String| Self {
+            root: root.clone(),
+            release: release.trim().to_owned(),
+        };
+        if let Ok(release) = fs::read_to_string(&stamp) {
+            return Ok(done(release));
+        }
+        let tools = paths::tools()?;
+        let _lock = FileLock::wait(&tools.join("lock"), "it is fetching packages")?;
+        if let Ok(release) = fs::read_to_string(&stamp) {
+            return Ok(done(release));
+        }
+        eprintln!("fetching Debian's kernel into {}", folder.display());
+        let failed = || format!("cannot fetch the guest's packages ({KERNEL}, {BUSYBOX})");
+        let apt = PackageRoot::prepare(&tools).with_context(failed)?;
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        fs::create_dir_all(&root)?;
+        let named = apt.fetch(KERNEL, &folder).with_context(failed)?;
+        let kernel = named.depends().with_context(failed)?;
+        for package in [kernel.as_str(), BUSYBOX] {
+            apt.fetch(package, &folder)
+                .and_then(|package| package.unpack(&root))
+                .with_context(failed)?;
+        }
+        let release = kernel_release(&root)?;
+        fs::write(&stamp, &release)?;
+        Ok(done(release))
+    }
+
+    /// The kernel's release, such as `6.1.0-50-cloud-amd64`.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The kernel, as the package has it.
+    pub fn kernel(&self) -> Result<Vec<u8>> {
+        read(&self.root.join(format!("boot/vmlinuz-{}", self.release)))
+    }
+
+    /// The first file system: BusyBox, the first program, modules.
+    pub fn initrd(&self) -> Result<Vec<u8>> {
+        let busybox = read(&self.root.join(BUSYBOX_FILE))?;
+        let mut initrd = Initrd::new()
+            .folder("bin")?
+            .folder("dev")?
+            .device("dev/console", 5, 1)?
+            .program("bin/busybox", &busybox)?
+            .program("init", INIT.as_bytes())?;
+        let folder = format!("lib/modules/{}", self.release);
+        for parent in ["lib", "lib/modules", &folder] {
+            initrd = initrd.folder(parent)?;
+        }
+        let modules = self.modules()?;
+        let mut index = String::new();
+        for module in &modules {
+            let needs: Vec<_> = module.needs.iter().map(|name| format!("{name}.ko")).collect();
+            index += &format!("{}.ko: {}\n", module.name, needs.join(" "));
+            initrd = initrd.file(&format!("{folder}/{}.ko", module.name), &module.contents)?;
+        }
+        initrd
+            .file(&format!("{folder}/modules.dep"), index.as_bytes())?
+            .build()
+    }
+
+    /// The guest as files of the boot archive: kernel, first file system, and the description `debian`.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(vec![
+            (KERNEL_NAME.to_owned(), self.kernel()?),
+            (INITRD_NAME.to_owned(), self.initrd()?),
+            ("vms/debian.toml".to_owned(), description(2, "").into_bytes()),
+        ])
+    }
+
+    /// [`MODULES`] and what they need.
+    fn modules(&self) -> Result<Vec<Module>> {
+        let tree = self.root.join(format!("lib/modules/{}/kernel", self.release));
+        let mut files = Vec::new();
+        collect(&tree, &mut files)?;
+        let mut wanted: Vec<String> = MODULES.iter().map(ToString::to_string).collect();
+        let mut modules: Vec<Module> = Vec::new();
+        while let Some(name) = wanted.pop() {
+            let same = |module: &Module| same_module(&module.name, &name);
+            let Some(file) = files.iter().find(|file| {
+                file.file_stem()
+                    .is_some_and(|stem| same_module(&stem.to_string_lossy(), &name))
+            }) else {
+                // Built in, or not in this kernel.
+                continue;
+            };
+            if modules.iter().any(same) {
+                continue;
+            }
+            let contents = read(file)?;
+            let needs = needs(&contents);
+            wanted.extend(needs.iter().cloned());
+            let name = file
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            modules.push(Module {
+                name,
+                needs,
+                contents,
+            });
+        }
+        modules.sort_by(|a, b| a.name.cmp(&b.name));
+        let known: Vec<String> = modules.iter().map(|module| module.name.clone()).collect();
+        for module in &mut modules {
+            module.needs = module
+                .needs
+                .iter()
+                .filter_map(|need| known.iter().find(|name| same_module(name, need)).cloned())
+                .collect();
+        }
+        Ok(modules)
+    }
+}
+
+/// A description of the guest with `processors` VPs. `commands` run in place of a login; none do where it is empty.
+pub fn description(processors: u32, commands: &str) -> String {
+    let arguments = match commands {
+        "" => String::new(),
+        commands => format!(" -- \"{commands}\""),
+    };
+    format!(
+        "# Debian's cloud kernel with BusyBox in its first file system.\n\
+         processors = {processors}\n\
+         memory = \"256MiB\"\n\
+         kernel = \"{KERNEL_NAME}\"\n\
+         modules = [\"{INITRD_NAME}\"]\n\
+         command_line = '''console=ttyS0 panic=-1{arguments}'''\n\
+         triple_fault = \"reset\"\n"
+    )
+}
+
+/// A kernel module.
+struct Module {
+    name: String,
+    needs: Vec<String>,
+    contents: Vec<u8>,
+}
+
+/// Whether two names mean one module: files say `-` where the kernel says `_`.
+fn same_module(one: &str, other: &str) -> bool {
+    one.replace('-', "_") == other.replace('-', "_")
+}
+
+/// The modules that a module says it needs: `depends=a,b` in its information section.
+fn needs(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"depends=";
+    let starts = module.windows(KEY.len()).enumerate();
+    let at = starts
+        .filter(|(at, window)| *window == KEY && at.checked_sub(1).is_some_and(|before| module[before] == 0))
+        .map(|(at, _)| at + KEY.len())
+        .next();
+    let Some(at) = at else {
+        return Vec::new();
+    };
+    let end = module[at..].iter().position(|&byte| byte == 0).unwrap_or(0);
+    String::from_utf8_lossy(&module[at..at + end])
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "ko") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+fn kernel_release(root: &Path) -> Result<String> {
+    for entry in fs::read_dir(root.join("boot")).context("the kernel's package has no folder boot")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some(release) = name.strip_prefix("vmlinuz-") {
+            return Ok(release.to_owned());
+        }
+    }
+    bail!("the kernel's package has no kernel")
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_modules_needs_are_read_from_its_information() {
+        let module = b"\x7fELF\0license=GPL\0depends=hv_vmbus,scsi_transport_fc\0retpoline=Y\0";
+        assert_eq!(needs(module), ["hv_vmbus", "scsi_transport_fc"]);
+        assert!(needs(b"\0depends=\0").is_empty());
+        assert!(needs(b"no information").is_empty());
+        assert!(same_module("hyperv-keyboard", "hyperv_keyboard"));
+    }
+
+    #[test]
+    fn commands_stand_behind_the_dashes_in_quotes() {
+        assert!(description(2, "dmesg; poweroff -f").contains(" -- \"dmesg; poweroff -f\"'''"));
+        assert!(description(1, "").contains("panic=-1'''"));
+    }
+}

@@ -97,9 +97,9 @@ fn value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         registers::EFER => Ok(vp.hardware.efer()),
         registers::PAT => Ok(vp.hardware.pat()),
         registers::TSC => Ok(registers::tsc()),
-        // MTRRs are the hypervisor's: the guest's memory types come from PAT and the nested tables.
-        0xfe => Ok(0),
-        0x2ff => Ok(0x806),
+        // There are no MTRRs but the one for all memory: the guest's memory types come from PAT and the nested tables.
+        registers::MTRR_CAP => Ok(0),
+        registers::MTRR_DEF_TYPE => Ok(vp.mtrr_default),
         // Microcode revision, platform id, VM_CR, SYSCFG, HWCR: harmless to read as nothing.
         0x8b | 0x17 | 0xc001_0010 | 0xc001_0015 | 0xc001_0114 => Ok(0),
         _ => Err(Refused),
@@ -181,10 +181,20 @@ fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             vp.hardware.set_pat(value);
             Ok(())
         }
+        registers::MTRR_DEF_TYPE if is_valid_mtrr_default(value) => {
+            vp.mtrr_default = value;
+            Ok(())
+        }
         // Microcode update, HWCR: ignored.
         0x8b | 0xc001_0015 => Ok(()),
         _ => Err(Refused),
     }
+}
+
+/// Whether a value for IA32_MTRR_DEF_TYPE names a memory type, and sets no bit but those that turn MTRRs on. Fixed ranges
+/// are not there, but turning them on does no harm.
+pub fn is_valid_mtrr_default(value: u64) -> bool {
+    value & !0xcff == 0 && matches!(value as u8, 0 | 1 | 4..=6)
 }
 
 /// Whether each of the eight entries is a memory type.

@@ -75,6 +75,8 @@ pub fn get(vp: &Vp, name: Name) -> Result<RegisterValue, HvStatus> {
         Name::EFER => vp.hardware.efer().into(),
         Name::PAT => vp.hardware.pat().into(),
         Name::APIC_BASE => vp.apic.base().into(),
+        Name::MTRR_CAP => 0u64.into(),
+        Name::MTRR_DEF_TYPE => vp.mtrr_default.into(),
         Name::TSC => crate::platform::registers::tsc().into(),
         Name::TSC_AUX => vp.extended.tsc_aux.into(),
         Name::INITIAL_APIC_ID => u64::from(vp.shared.apic_id).into(),
@@ -156,6 +158,7 @@ pub fn set(vp: &mut Vp, name: Name, value: RegisterValue) -> Result<(), HvStatus
         }
         Name::PAT if crate::msr::is_valid_pat(word) => vp.hardware.set_pat(word),
         Name::APIC_BASE => vp.apic.set_base(word).map_err(|_| INVALID)?,
+        Name::MTRR_DEF_TYPE if crate::msr::is_valid_mtrr_default(word) => vp.mtrr_default = word,
         Name::TSC_AUX if word >> 32 == 0 => vp.extended.tsc_aux = word,
         Name::EXPLICIT_SUSPEND => suspend(vp, suspension::EXPLICIT, word),
         Name::INTERCEPT_SUSPEND => suspend(vp, suspension::INTERCEPT, word),

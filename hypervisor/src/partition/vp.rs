@@ -21,6 +21,8 @@ use hypercall_api::counter::{HYPERVISOR_RUN_TIME, TOTAL_RUN_TIME};
 use hypercall_api::id::VpIndex;
 use hypercall_api::processor::InitialVpContext;
 
+/// IA32_MTRR_DEF_TYPE as firmware leaves it: on, everything write-back.
+const MTRR_DEFAULT: u64 = 0x806;
 const RFLAGS_TF: u64 = 1 << 8;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 
@@ -46,6 +48,8 @@ pub struct Vp {
     code: CodeCache,
     /// HV_X64_MSR_VP_ASSIST_PAGE.
     pub assist_page: u64,
+    /// IA32_MTRR_DEF_TYPE: kept for the guest, but memory types come from its PAT alone.
+    pub mtrr_default: u64,
     /// The earliest of its timers' deadlines, as TSC.
     pub deadline: u64,
     /// Priority of the interrupt window that has been asked for.
@@ -101,6 +105,7 @@ impl Vp {
             synic: Synic::new(),
             code: CodeCache::default(),
             assist_page: 0,
+            mtrr_default: MTRR_DEFAULT,
             deadline: u64::MAX,
             window: None,
             idle: false,

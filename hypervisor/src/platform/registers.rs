@@ -14,6 +14,10 @@ pub const APIC_BASE: u32 = 0x1b;
 pub const TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
+/// IA32_MTRRCAP.
+pub const MTRR_CAP: u32 = 0xfe;
+/// IA32_MTRR_DEF_TYPE.
+pub const MTRR_DEF_TYPE: u32 = 0x2ff;
 /// EFER.
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.

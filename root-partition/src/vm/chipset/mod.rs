@@ -8,6 +8,7 @@
 //!
 //! | ports | device |
 //! |---|---|
+//! | 0x70–0x71 | reads 0: there is no CMOS clock, but Linux takes one that reads all ones for one that is being updated |
 //! | 0x3f8–0x3ff | COM1, IOAPIC pin 4 |
 //! | 0x2f8–0x2ff | COM2, IOAPIC pin 3 |
 //! | 0x600 | sleep control: `0x34` powers off (ACPI's SLP_TYP 5, SLP_EN) |
@@ -35,6 +36,11 @@ pub const SLEEP_STATUS: u16 = 0x601;
 pub const RESET: u16 = 0x602;
 /// What resets.
 pub const RESET_VALUE: u8 = 1;
+
+/// Ports of a PC's clock, which is not there. Linux asks it for the time even where ACPI says so, and waits a second, by
+/// some 40,000 accesses, for the update that all ones would announce (drivers/rtc/rtc-mc146818-lib.c).
+const CMOS_INDEX: u16 = 0x70;
+const CMOS_DATA: u16 = 0x71;
 
 /// Serial ports: first port, IOAPIC pin.
 pub const SERIAL: [(u16, usize); SERIAL_PORTS] = [(0x3f8, 4), (0x2f8, 3)];
@@ -126,7 +132,7 @@ impl Chipset {
     fn read_byte(&mut self, port: u16, effects: &mut Effects) -> u8 {
         let Some((serial, offset)) = serial(port) else {
             return match port {
-                SLEEP_CONTROL | SLEEP_STATUS | RESET => 0,
+                SLEEP_CONTROL | SLEEP_STATUS | RESET | CMOS_INDEX | CMOS_DATA => 0,
                 _ => 0xff,
             };
         };
@@ -191,6 +197,13 @@ mod tests {
         assert_eq!(chipset.read_memory(0xd000_0000, 8), u64::MAX);
         assert_eq!(chipset.read_port(0xffff, 4, &mut effects), u32::MAX);
         assert!(effects.is_empty());
+    }
+
+    #[test]
+    fn no_clock_update_is_in_progress() {
+        let mut chipset = Chipset::default();
+        write(&mut chipset, 0x70, 0x0a);
+        assert_eq!(chipset.read_port(0x71, 1, &mut Effects::new()), 0);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn load(boot: &Boot<'_>, memory: &GuestMemory) -> Result<Entry, LoadError> {
     }
     memory.write(Gpa(start), image.code)?;
     let limit = u64::from(image.header.initrd_max.get()) + 1;
-    let mut space = Space::new(memory, Vec::from([start..end]), limit);
+    let mut space = Space::new(memory, alloc::vec![start..end], limit);
 
     let (initrd, initrd_size) = place_initrd(boot, &mut space, memory)?;
     let mut parameters = BootParameters::new_zeroed();
@@ -130,7 +130,7 @@ fn place_page_tables(space: &mut Space<'_>) -> Result<u64, LoadError> {
     let per_directory = PAGE_SIZE / 8;
     let mut directories = Vec::new();
     for gib in 0..MAPPED_GIB {
-        let pages = (0..per_directory).map(|index| (gib << 30) + index * LARGE_SIZE | LARGE);
+        let pages = (0..per_directory).map(|index| ((gib << 30) + index * LARGE_SIZE) | LARGE);
         let directory: Vec<u64> = pages.collect();
         directories.push(space.place(WHAT, directory.as_bytes())? | TABLE);
     }

@@ -16,6 +16,7 @@
 //! | [`shell`] | the management shell |
 //! | [`system`] | what the shell sees, over the real thing |
 //! | [`vm`] | virtual machines |
+//! | [`wall_clock`] | the time of day |
 //! | [`bench`], [`selftest`] | `hv bench`, `hv selftest` |
 //! | [`stop`] | power off, reset, and a root that fails |
 #![cfg_attr(not(test), no_std)]
@@ -39,3 +40,4 @@ pub mod start;
 pub mod stop;
 pub mod system;
 pub mod vm;
+pub mod wall_clock;

@@ -19,7 +19,7 @@ use crate::system::Machine;
 use crate::vm::archive::BootArchive;
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
-use crate::{console, executor, hypervisor, logger, stop};
+use crate::{console, executor, hypervisor, logger, stop, wall_clock};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -89,6 +89,7 @@ extern "C" fn main() -> ! {
         stop::cannot_start(&"the start information is lost");
     };
     let entered = time::now();
+    wall_clock::init();
     let firmware = Firmware::read(boot.rsdp);
     let system = check(hypercalls().query_system());
     let vps = processor::start::other_processors(system.lp_count);

@@ -11,7 +11,7 @@ use crate::shell::system::{
 };
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
-use crate::{bench, executor, logger, selftest, stop};
+use crate::{bench, executor, logger, selftest, stop, wall_clock};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -110,6 +110,7 @@ impl System for Machine {
             heap_used,
             tasks: executor::task_count(),
             uptime: Duration::from_micros(ticks / TICKS_PER_MICROSECOND),
+            unix_time: wall_clock::unix_time(),
             tsc_at_prompt: self.tsc_at_prompt.load(Ordering::Relaxed),
         }
     }

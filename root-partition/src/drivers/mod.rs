@@ -3,7 +3,9 @@
 //! | module | holds |
 //! |---|---|
 //! | [`pci`] | configuration space, enumeration, message-signalled interrupts |
+//! | [`real_time_clock`] | what time it is |
 //! | [`serial`] | the 16550 UART |
 
 pub mod pci;
+pub mod real_time_clock;
 pub mod serial;

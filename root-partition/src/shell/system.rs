@@ -144,6 +144,8 @@ pub struct RootInfo {
     pub tasks: u64,
     /// Time since the root was entered.
     pub uptime: Duration,
+    /// Seconds since 1970, UTC, if the machine has a clock.
+    pub unix_time: Option<u64>,
     /// TSC when the shell first prompted.
     pub tsc_at_prompt: u64,
 }

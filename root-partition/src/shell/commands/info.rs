@@ -1,6 +1,7 @@
 //! `hv info`, `root info`, `version`.
 
 use alloc::string::{String, ToString};
+use core::fmt;
 
 use hypercall_api::operator::{HardwareSupport, SystemInfo, VIRTUALIZATION_SVM, VIRTUALIZATION_VMX};
 
@@ -135,6 +136,12 @@ pub(super) fn root(invocation: &Invocation<'_>) -> Outcome {
             ("pool_used_bytes", "pool used", Value::Bytes(root.pool_used)),
             ("tasks", "tasks", Value::Number(root.tasks)),
             ("uptime_ns", "uptime", Value::Nanoseconds(uptime)),
+            (
+                "time",
+                "time",
+                root.unix_time
+                    .map_or(Value::None, |seconds| Value::text(Date(seconds))),
+            ),
         ],
     );
     Ok(report)
@@ -194,4 +201,63 @@ fn features(system: &SystemInfo) -> Value {
 
 fn has(system: &SystemInfo, bit: HardwareSupport) -> Value {
     Value::Flag(HardwareSupport::from_bits_truncate(system.hardware).contains(bit))
+}
+
+/// A moment in seconds since 1970, shown as ISO 8601 has it.
+struct Date(u64);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut days, second) = (self.0 / 86_400, self.0 % 86_400);
+        let mut year = 1970;
+        let leap =
+            |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        while days >= 365 + u64::from(leap(year)) {
+            days -= 365 + u64::from(leap(year));
+            year += 1;
+        }
+        let lengths = [
+            31,
+            28 + u64::from(leap(year)),
+            31,
+            30,
+            31,
+            30,
+            31,
+            31,
+            30,
+            31,
+            30,
+            31,
+        ];
+        let mut month = 1;
+        for length in lengths {
+            if days < length {
+                break;
+            }
+            days -= length;
+            month += 1;
+        }
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
+            days + 1
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn dates_know_leap_years() {
+        assert_eq!(Date(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(Date(951_782_399).to_string(), "2000-02-28T23:59:59Z");
+        assert_eq!(Date(951_782_400).to_string(), "2000-02-29T00:00:00Z");
+        assert_eq!(Date(1_704_067_199).to_string(), "2023-12-31T23:59:59Z");
+        assert_eq!(Date(1_735_603_200).to_string(), "2024-12-31T00:00:00Z");
+    }
 }

@@ -438,6 +438,7 @@ mod commands {
     #[test]
     fn root_info_and_root_log_show_the_roots_own() {
         assert!(ok("root info").contains("uptime       12.345 s\n"));
+        assert!(ok("root info").contains("time         2026-11-21T16:30:06Z\n"));
         assert_eq!(ok("root log"), "root up\n");
     }
 }

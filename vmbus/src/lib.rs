@@ -11,6 +11,12 @@
 extern crate alloc;
 
 pub mod client;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod protocol;
 pub mod ring;
 pub mod server;
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod world;

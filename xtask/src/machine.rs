@@ -307,7 +307,9 @@ impl Machine {
             true => line.add(COUNTING),
         };
         line.option("-cpu", &self.cpu);
-        line.option("-smp", self.cpus.to_string());
+        // The hypervisor leaves the first of TCG's processors alone where there are more (see its `platform::emulator`).
+        let spare = u32::from(self.cpus > 1);
+        line.option("-smp", (self.cpus + spare).to_string());
         line.option("-m", format!("{}M", self.memory.mib()));
         match &self.iommu {
             Iommu::On => line.option("-device", "intel-iommu,intremap=on,eim=on"),
@@ -464,7 +466,7 @@ mod tests {
             "-machine q35",
             "-accel tcg,thread=multi",
             "-cpu max",
-            "-smp 2",
+            "-smp 3",
             "-m 2048M",
             "-device intel-iommu,intremap=on,eim=on",
             "-append debug-exit=0xf4 log=com2 ",

@@ -38,7 +38,9 @@ pub fn information(found: &Found<'_>) -> SystemInfo {
     information.virtualization = VIRTUALIZATION_SVM;
     information.lp_count = Processor::count();
     let processors = &found.platform.interrupts.processors;
-    information.lp_present = processors.iter().filter(|processor| processor.enabled).count() as u32;
+    let present = processors.iter().filter(|processor| processor.enabled).count();
+    let spare = !Processor::current().is_listed();
+    information.lp_present = present as u32 - spare as u32;
     information.memory_total = found.ram;
     information.memory_hypervisor = found.kept;
     information.memory_root = found.ram - found.kept;

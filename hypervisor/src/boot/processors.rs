@@ -7,7 +7,7 @@ use crate::memory::frames::{FrameAllocator, FrameSource};
 use crate::memory::host_paging::HostPaging;
 use crate::platform::fadt::Register;
 use crate::platform::registers::enable_xsave;
-use crate::platform::{clock, io_apic, local_apic};
+use crate::platform::{clock, emulator, io_apic, local_apic};
 use crate::power;
 use crate::processor::interrupts::{ALARM_VECTOR, ERROR_VECTOR, SPURIOUS_VECTOR};
 use crate::processor::local::{BLOCK_FRAMES, MAX_PROCESSORS, Processor};
@@ -20,7 +20,8 @@ use spin::Mutex;
 /// Where the EBDA and the video memory may begin.
 const TRAMPOLINE_LIMIT: Spa = Spa(0x9_0000);
 
-/// Gives every enabled processor its state and stacks, the one that runs this first. Returns that one.
+/// Gives every enabled processor its state and stacks. Returns the one that runs this. It comes first, or last where it
+/// will not run guests.
 pub(super) fn place_processors(
     machine: &Machine,
     paging: &mut HostPaging,
@@ -35,12 +36,21 @@ pub(super) fn place_processors(
         .iter()
         .filter(|processor| processor.enabled);
     let others = others.map(|processor| processor.apic_id).filter(|&id| id != own);
-    let mut first = None;
-    for (index, apic_id) in core::iter::once(own)
-        .chain(others)
-        .take(MAX_PROCESSORS)
-        .enumerate()
-    {
+    let spare = emulator::spares_first_processor(others.clone().count() + 1);
+    if spare {
+        log::info!("QEMU's TCG: its first processor runs no guests, as it loses changes of its state");
+    }
+    let (front, back) = if spare {
+        (None, Some(own))
+    } else {
+        (Some(own), None)
+    };
+    let all = front
+        .into_iter()
+        .chain(others.take(MAX_PROCESSORS - 1))
+        .chain(back);
+    let mut this = None;
+    for (index, apic_id) in all.enumerate() {
         const ORDER: u32 = Stacks::PAGES.next_power_of_two().trailing_zeros();
         let stacks = Stacks::new(frames.allocate_run(ORDER).ok_or(StartError::ReserveTooSmall)?);
         for stack in Stack::ALL {
@@ -54,17 +64,20 @@ pub(super) fn place_processors(
         let pages = [frame()?, frame()?, frame()?, frame()?];
         // SAFETY: the frames were just allocated and are never freed.
         let processor = unsafe { Processor::prepare(block, LpIndex(index as u32), apic_id, stacks, pages) };
-        if index == 0 {
-            processor.list();
-            first = Some(processor);
+        if apic_id != own {
+            OTHERS.lock()[index] = Some(processor);
+            continue;
         }
-        PREPARED.lock()[index] = Some(processor);
+        if !spare {
+            processor.list();
+        }
+        this = Some(processor);
     }
-    first.ok_or(StartError::ReserveTooSmall)
+    this.ok_or(StartError::ReserveTooSmall)
 }
 
-/// Processors that have their state, in order.
-static PREPARED: Mutex<[Option<&'static Processor>; MAX_PROCESSORS]> = Mutex::new([None; MAX_PROCESSORS]);
+/// The other processors, which have their state, in order.
+static OTHERS: Mutex<[Option<&'static Processor>; MAX_PROCESSORS]> = Mutex::new([None; MAX_PROCESSORS]);
 
 /// Takes over interrupt controllers, power registers and clocks, and turns virtualisation on.
 pub(super) fn bring_up_machine(machine: &Machine, processor: &'static Processor) -> Result<(), StartError> {
@@ -112,8 +125,8 @@ fn prepare_processor(processor: &'static Processor) {
 }
 
 pub(super) fn start_others(machine: &Machine, image: &Image) {
-    let prepared = *PREPARED.lock();
-    if prepared.iter().flatten().count() < 2 {
+    let others = *OTHERS.lock();
+    if others.iter().flatten().count() == 0 {
         return;
     }
     let taken = [image.extent, machine.archive, machine.reserve];
@@ -126,11 +139,9 @@ pub(super) fn start_others(machine: &Machine, image: &Image) {
     };
     // SAFETY: the page is free RAM, mapped writable; the boot tables map the first 4 GiB executable.
     let trampoline = unsafe { Trampoline::new(page.start().0, image.boot_page_table) };
-    let mut next = LpIndex(1);
-    for processor in prepared.iter().flatten().skip(1) {
+    for processor in others.iter().flatten() {
         if trampoline.start(processor, processor_entry) {
             processor.list();
-            next = LpIndex(next.0 + 1);
         } else {
             log::error!(
                 "processor with APIC id {:#x} does not start; going on without it",

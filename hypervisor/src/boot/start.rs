@@ -81,6 +81,8 @@ pub enum StartError {
         "the hypervisor's reserve is too small for this machine; this is a bug, please report it with the log"
     )]
     ReserveTooSmall,
+    #[error("no processor can run guests: QEMU's first one must not, and no other starts")]
+    NoProcessor,
     #[error("the time stamp counter cannot be measured: neither the ACPI timer nor the PIT runs beside it")]
     NoClock,
 }
@@ -108,12 +110,16 @@ pub fn start(boot_info: u32, magic: u32, image: &Image) -> ! {
     }
 }
 
-/// Runs VPs, once there are any.
+/// Runs VPs, once there are any, or nothing on a processor that has none.
 pub(super) extern "C" fn run() -> ! {
     while !READY.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
-    scheduler::run(Processor::current())
+    let processor = Processor::current();
+    if !processor.is_listed() {
+        stop::halt();
+    }
+    scheduler::run(processor)
 }
 
 /// What `prepare` has found out, step by step.
@@ -150,6 +156,9 @@ fn prepare(boot_info: u32, magic: u32, image: &Image, entered: u64) -> Result<()
     load_address_space(&paging);
     bring_up_machine(&machine, processors)?;
     start_others(&machine, image);
+    if Processor::count() == 0 {
+        return Err(StartError::NoProcessor);
+    }
     load_root_image(&machine);
     place_ownership(&machine, &mut frames)?;
     build_root(&machine, image, &mut frames)?;

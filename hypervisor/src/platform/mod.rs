@@ -5,6 +5,7 @@
 //! | [`acpi`] | what the ACPI tables say, checked |
 //! | [`clock`] | the time stamp counter, the alarm, and their calibration |
 //! | [`dmar`] | VT-d remapping hardware |
+//! | [`emulator`] | what QEMU's TCG gets wrong |
 //! | [`fadt`] | power management registers |
 //! | [`io_apic`] | the I/O APICs |
 //! | [`local_apic`] | this processor's local APIC |
@@ -15,6 +16,7 @@
 pub mod acpi;
 pub mod clock;
 pub mod dmar;
+pub mod emulator;
 pub mod fadt;
 pub mod io_apic;
 pub mod local_apic;

@@ -128,6 +128,11 @@ impl Processor {
         COUNT.fetch_max(self.index.0 + 1, Ordering::Release);
     }
 
+    /// Whether the processor has been listed: one that has not runs no guests.
+    pub fn is_listed(&self) -> bool {
+        Self::get(self.index).is_some()
+    }
+
     /// Loads this processor's descriptor tables and points GS to its state. Runs on the processor itself, once.
     ///
     /// # Safety

@@ -45,9 +45,10 @@ fn an_exception_in_the_hypervisor_is_reported_and_stops_every_processor() -> Res
     for part in [&*rip, "rsp ", "rax ", "r15 ", "cr3 "] {
         assert!(report.contains(part), "{part:?} is not in\n{report}");
     }
-    let halted = |registers: &str| registers.matches("HLT=1").count();
+    let all_halted =
+        |registers: &str| registers.matches("HLT=1").count() == registers.matches("CPU#").count();
     for _ in 0..600 {
-        if halted(&shell.console().monitor("info registers -a")?) == 2 {
+        if all_halted(&shell.console().monitor("info registers -a")?) {
             return Ok(());
         }
         std::thread::sleep(std::time::Duration::from_millis(100));

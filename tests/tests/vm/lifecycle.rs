@@ -124,7 +124,6 @@ fn a_thousand_machines_that_come_and_go_give_all_memory_back() -> Result<()> {
 }
 
 #[test]
-#[ignore = "fails once in about five runs, most likely by the fault of the next test; cause not found"]
 fn sixty_four_machines_at_once_all_come_to_their_ends() -> Result<()> {
     const MACHINES: usize = 64;
     let mut world = World::boot(machine(), &[("small", hello(1, "", ""))])?;
@@ -150,7 +149,6 @@ fn sixty_four_machines_at_once_all_come_to_their_ends() -> Result<()> {
 }
 
 #[test]
-#[ignore = "in most runs QEMU saves its host state into a VMCB (exit 0x400 behind VMRUN), which stops the root; cause not found"]
 fn sixty_four_machines_that_run_together_all_make_progress() -> Result<()> {
     const MACHINES: usize = 64;
     let mut world = World::boot(machine(), &[("small", hello(1, "forever", ""))])?;

@@ -156,6 +156,10 @@ impl Svm {
     #[inline]
     fn decode(&self) -> Exit {
         let vmcb = &*self.vmcb;
+        // No exit changes this bit. Where it is gone, an emulator has saved its host's state as the guest's.
+        if vmcb.virtual_interrupt & virtual_interrupt::V_INTR_MASKING == 0 {
+            return Exit::InvalidState;
+        }
         match vmcb.exit_code {
             exit_code::CPUID => Exit::Cpuid,
             exit_code::VMMCALL => Exit::Hypercall,
@@ -357,6 +361,7 @@ impl VirtualProcessor for Svm {
         ) = (0, 0, 0, 0, 0);
         (vmcb.sysenter_cs, vmcb.sysenter_esp, vmcb.sysenter_eip) = (0, 0, 0);
         (vmcb.dr6, vmcb.dr7) = (0xffff_0ff0, 0x400);
+        vmcb.virtual_interrupt |= virtual_interrupt::V_INTR_MASKING;
         vmcb.interrupt_shadow = 0;
         vmcb.event_injection = 0;
         vmcb.exit_interrupt_info = 0;

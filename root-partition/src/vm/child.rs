@@ -152,6 +152,9 @@ impl<H: Host> Child<H> {
                 })?;
             }
         }
+        for policy in description.enlightenments.cpuid(self.id) {
+            self.call("setting what CPUID says", || self.host.register_cpuid(&policy))?;
+        }
         self.allocate_memory(description.memory, &killed).await?;
         self.map_memory(&killed).await?;
         for index in (0..description.processors).map(VpIndex) {

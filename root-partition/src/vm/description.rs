@@ -13,7 +13,11 @@
 //! | `cap` | most processor time, percent of a processor for each VP | no cap |
 //! | `reserve` | processor time that is sure, likewise | 0 |
 //! | `triple_fault` | `"crash"` keeps the machine for a look, `"reset"` starts it anew | `"crash"` |
+//!
+//! A table `[enlightenments]` has a switch for each part of the hypervisor's interface that a guest need not be told of
+//! ([`SWITCHES`]), as in `tlb_flush = false`; `hypervisor = false` hides all of it.
 
+use super::enlightenments::{Enlightenments, SWITCHES};
 use crate::shell::commands::dispatch::closest;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -49,6 +53,7 @@ const KEYS: &[&str] = &[
     "cap",
     "reserve",
     "triple_fault",
+    "enlightenments",
 ];
 
 /// A virtual machine as it was described.
@@ -76,6 +81,8 @@ pub struct Description {
     pub reserve: u64,
     /// What a triple fault leads to.
     pub triple_fault: TripleFault,
+    /// Which parts of the hypervisor's interface the guest is told of.
+    pub enlightenments: Enlightenments,
 }
 
 /// What a triple fault leads to.
@@ -164,7 +171,7 @@ impl Reader<'_> {
 
     fn description(&self, table: &DeTable<'_>) -> Result<Description, DescriptionError> {
         for key in table.keys() {
-            self.known(key.get_ref(), key.span().start)?;
+            self.known(key.get_ref(), key.span().start, KEYS)?;
         }
         let item = |key| table.get(key).map(|value| Item { key, value });
         let required = |key: &'static str, example| {
@@ -197,18 +204,45 @@ impl Reader<'_> {
                 item("triple_fault"),
                 &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],
             )?,
+            enlightenments: match item("enlightenments") {
+                Some(item) => self.enlightenments(&item)?,
+                None => Enlightenments::ALL,
+            },
         })
     }
 
-    fn known(&self, key: &str, at: usize) -> Result<(), DescriptionError> {
-        if KEYS.contains(&key) {
+    fn known(&self, key: &str, at: usize, keys: &[&str]) -> Result<(), DescriptionError> {
+        if keys.contains(&key) {
             return Ok(());
         }
-        let advice = match closest(key, KEYS) {
+        let advice = match closest(key, keys) {
             Some(near) => format!("did you mean '{near}'?"),
-            None => format!("there are {}", KEYS.join(", ")),
+            None => format!("there are {}", keys.join(", ")),
         };
         Err(self.error(at, format_args!("unknown key '{}': {advice}", one_line(key))))
+    }
+
+    fn enlightenments(&self, item: &Item<'_, '_>) -> Result<Enlightenments, DescriptionError> {
+        let table = item.value.get_ref().as_table().ok_or_else(|| {
+            self.bad(
+                item,
+                "give a table of switches, as in [enlightenments] and tlb_flush = false",
+            )
+        })?;
+        let keys: Vec<&str> = SWITCHES.iter().map(|switch| switch.key).collect();
+        let mut enlightenments = Enlightenments::ALL;
+        for (key, value) in table {
+            self.known(key.get_ref(), key.span().start, &keys)?;
+            let on = value.get_ref().as_bool().ok_or_else(|| {
+                let item = Item {
+                    key: key.get_ref(),
+                    value,
+                };
+                self.bad(&item, "give true or false")
+            })?;
+            enlightenments.set(key.get_ref(), on);
+        }
+        Ok(enlightenments)
     }
 
     fn shares<'a, 'i: 'a>(
@@ -393,6 +427,7 @@ mod tests {
                 cap: None,
                 reserve: 0,
                 triple_fault: TripleFault::Crash,
+                enlightenments: Enlightenments::ALL,
             }
         );
     }
@@ -401,7 +436,7 @@ mod tests {
     fn everything_can_be_said() {
         let text = "# A server.\nname = \"a-1\"\nprocessors = 4\nmemory = \"2 GiB\"\nkernel = \"k\"\n\
             modules = [\"a\", 'b']\ncommand_line = \"quiet\"\nconsole = \"com2\"\nweight = 0x10\ncap = 50\nreserve = 25\n\
-            triple_fault = \"reset\"\n";
+            triple_fault = \"reset\"\n[enlightenments]\nipi = false\ntlb_flush = true\n";
         let description = Description::read("x.toml", text.as_bytes()).unwrap();
         assert_eq!(description.modules, ["a", "b"]);
         assert_eq!((description.memory, description.processors), (2 << 30, 4));
@@ -414,6 +449,12 @@ mod tests {
             (1, TripleFault::Reset)
         );
         assert_eq!(description.name, "a-1");
+        let off: Vec<_> = description
+            .enlightenments
+            .off()
+            .map(|switch| switch.key)
+            .collect();
+        assert_eq!(off, ["ipi"]);
     }
 
     #[test]
@@ -442,7 +483,20 @@ mod tests {
             (
                 "[disk]\nsize = 4",
                 "vms/web.toml:1: unknown key 'disk': there are name, processors, memory, kernel, modules, \
-                 command_line, console, weight, cap, reserve, triple_fault",
+                 command_line, console, weight, cap, reserve, triple_fault, enlightenments",
+            ),
+            (
+                "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\ntlb_flsh = true",
+                "vms/web.toml:4: unknown key 'tlb_flsh': did you mean 'tlb_flush'?",
+            ),
+            (
+                "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\nipi = \"off\"",
+                "vms/web.toml:4: ipi = \"off\": give true or false",
+            ),
+            (
+                "memory = \"1GiB\"\nkernel = \"k\"\nenlightenments = false",
+                "vms/web.toml:3: enlightenments = false: give a table of switches, as in [enlightenments] and \
+                 tlb_flush = false",
             ),
             (
                 "kernel = \"k\"",

@@ -7,6 +7,7 @@ use hypercall_api::address::{Gpfn, Gva};
 use hypercall_api::call::Incomplete;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::AssertVirtualInterrupt;
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::Message;
@@ -47,6 +48,8 @@ impl Pool {
 pub(crate) struct Partition {
     pool: Pool,
     pub(crate) properties: Vec<(PartitionProperty, u64)>,
+    /// Leaves that are not what the hypervisor says, and the bits of EAX that are cleared.
+    pub(crate) cpuid: Vec<(u32, u32)>,
     pub(crate) pages: BTreeMap<u64, u64>,
     pub(crate) vps: BTreeMap<u32, BTreeMap<RegisterName, RegisterValue>>,
     finalized: bool,
@@ -275,6 +278,13 @@ impl Host for FakeHost {
     ) -> Result<(), HvStatus> {
         self.with(partition, |partition| {
             partition.properties.push((property, value));
+            Ok(())
+        })
+    }
+
+    fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus> {
+        self.with(policy.partition, |partition| {
+            partition.cpuid.push((policy.leaf, policy.eax[1]));
             Ok(())
         })
     }

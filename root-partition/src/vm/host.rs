@@ -11,6 +11,7 @@ use hypercall_api::address::{Gpfn, Gva};
 use hypercall_api::call::Incomplete;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::AssertVirtualInterrupt;
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::Message;
@@ -64,6 +65,8 @@ pub trait Host: Clone + Send + Sync + 'static {
         property: PartitionProperty,
         value: u64,
     ) -> Result<(), HvStatus>;
+    /// Has CPUID say something else to its VPs.
+    fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus>;
     /// Ends all that it does.
     fn finalize_partition(&self, partition: PartitionId) -> Result<(), HvStatus>;
     /// Gives its id up.

@@ -5,6 +5,7 @@ use super::acpi;
 use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
 use super::description::{Description, TripleFault};
+use super::enlightenments::VMBUS;
 use super::host::Host;
 use super::loader::{self, LoadError};
 use super::memory::GuestMemory;
@@ -318,7 +319,10 @@ impl<H: Host> Machine<H> {
         let mut entropy = [0; ENTROPY];
         let random = self.host.fill_random(&mut entropy);
         let tables = acpi::Machine {
-            profile: acpi::Profile::VmBus,
+            profile: match self.description.enlightenments.is_on(VMBUS) {
+                true => acpi::Profile::VmBus,
+                false => acpi::Profile::Plain,
+            },
             processors: self.description.processors,
             console: self.description.console,
             ram_end: memory.ranges().last().map_or(0, |range| range.end),

@@ -12,6 +12,7 @@
 //! | [`chipset`] | serial ports, IOAPIC, power registers |
 //! | [`description`] | a machine as its TOML file has it |
 //! | [`emulate`] | instructions that access devices in memory |
+//! | [`enlightenments`] | which parts of the hypervisor's interface a guest is told of |
 //! | [`host`] | what the worker needs of kernel and hypervisor |
 //! | [`intercept`] | what is done about each intercept |
 //! | [`loader`] | kernels into memory |
@@ -31,6 +32,7 @@ pub mod child;
 pub mod chipset;
 pub mod description;
 pub mod emulate;
+pub mod enlightenments;
 pub mod host;
 pub mod intercept;
 pub mod loader;

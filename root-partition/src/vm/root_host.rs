@@ -18,6 +18,7 @@ use hypercall_api::code::HypercallCode;
 use hypercall_api::control::HypercallInput;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::AssertVirtualInterrupt;
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
@@ -96,6 +97,10 @@ impl Host for RootHost {
         value: u64,
     ) -> Result<(), HvStatus> {
         hypercalls().set_partition_property(partition, property, value)
+    }
+
+    fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus> {
+        hypercalls().register_cpuid_result(policy)
     }
 
     fn finalize_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {

@@ -93,6 +93,24 @@ fn console(worker: &Worker<FakeHost>) -> String {
 }
 
 #[test]
+fn what_a_guest_is_not_told_of_reaches_the_hypervisor() {
+    let kernel = super::loader::tests::elf64(b"text of a kernel", Some(0x20_0000));
+    let web = [WEB, b"[enlightenments]\ntlb_flush = false\n"].concat();
+    let files = FakeFiles(vec![("vms/web.toml", web.leak()), ("kernels/web", kernel.leak())]);
+    let host = FakeHost::with_frames(FRAMES);
+    let worker = Worker::new(host.clone(), Arc::new(files), 0);
+    order(&host, &worker, Order::Start).unwrap();
+    let policies = host.partition(|_, partition| partition.cpuid.clone());
+    assert_eq!(policies, [(0x4000_0004, 1 << 2)]);
+}
+
+#[test]
+fn a_machine_finds_its_acpi_tables() {
+    let (_host, worker) = running();
+    assert_eq!(worker.memory("web", 0xe_0000, 8).unwrap(), b"RSD PTR ");
+}
+
+#[test]
 fn a_start_makes_the_partition_and_lets_its_vps_run() {
     let (host, worker) = running();
     assert_eq!(state(&worker), State::Running);

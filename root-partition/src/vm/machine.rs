@@ -6,6 +6,7 @@ use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
 use super::description::{Description, TripleFault};
 use super::enlightenments::VMBUS;
+use super::firmware;
 use super::host::Host;
 use super::loader::{self, LoadError};
 use super::memory::GuestMemory;
@@ -296,7 +297,7 @@ impl<H: Host> Machine<H> {
             kernel,
             modules: &modules,
             command_line: &self.description.command_line,
-            rsdp: self.place_tables(&child.memory.lock())?,
+            rsdp: self.place_firmware(&child.memory.lock())?,
         };
         let loaded = loader::load(&boot, &child.memory.lock());
         let entry = loaded.map_err(|error| MachineError::Kernel {
@@ -314,8 +315,9 @@ impl<H: Host> Machine<H> {
         Ok(())
     }
 
-    /// Writes the ACPI tables; the address of their root pointer.
-    fn place_tables(&self, memory: &GuestMemory) -> Result<u64, MachineError> {
+    /// Writes what a guest finds besides its kernel: ACPI tables, whose root pointer's address it returns, and the start of
+    /// the firmware.
+    fn place_firmware(&self, memory: &GuestMemory) -> Result<u64, MachineError> {
         let mut entropy = [0; ENTROPY];
         let random = self.host.fill_random(&mut entropy);
         let tables = acpi::Machine {
@@ -328,6 +330,7 @@ impl<H: Host> Machine<H> {
             ram_end: memory.ranges().last().map_or(0, |range| range.end),
             entropy: if random { &entropy } else { &[] },
         };
+        firmware::place(memory).map_err(acpi::AcpiError::from)?;
         Ok(acpi::place(&tables, memory)?)
     }
 

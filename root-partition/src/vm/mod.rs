@@ -13,6 +13,7 @@
 //! | [`description`] | a machine as its TOML file has it |
 //! | [`emulate`] | instructions that access devices in memory |
 //! | [`enlightenments`] | which parts of the hypervisor's interface a guest is told of |
+//! | [`firmware`] | where a PC begins |
 //! | [`host`] | what the worker needs of kernel and hypervisor |
 //! | [`intercept`] | what is done about each intercept |
 //! | [`loader`] | kernels into memory |
@@ -33,6 +34,7 @@ pub mod chipset;
 pub mod description;
 pub mod emulate;
 pub mod enlightenments;
+pub mod firmware;
 pub mod host;
 pub mod intercept;
 pub mod loader;

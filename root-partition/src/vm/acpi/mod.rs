@@ -19,7 +19,7 @@ use core::ops::Range;
 use hypercall_api::address::Gpa;
 
 /// Where the tables lie; their root pointer comes first.
-pub const AREA: Range<u64> = 0xe_0000..0x10_0000;
+pub const AREA: Range<u64> = 0xe_0000..0xf_0000;
 const _: () = assert!(AREA.start >= LEGACY_HOLE.start && AREA.end <= LEGACY_HOLE.end);
 
 /// Tables begin at multiples of this.

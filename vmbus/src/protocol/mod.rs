@@ -9,6 +9,7 @@
 //! | [`body`] | the layouts of the other channel messages |
 //! | [`message`] | the table of channel messages: enum, parser, sizes and versions |
 //! | [`gpadl`] | lists of guest pages, in one message or several |
+//! | [`network`] | the network card |
 //! | [`storage`] | the storage device |
 //! | [`integration`] | heartbeat, shutdown, time and key/value exchange |
 
@@ -18,6 +19,7 @@ pub mod guid;
 pub mod id;
 pub mod integration;
 pub mod message;
+pub mod network;
 pub mod offer;
 pub mod storage;
 pub mod version;

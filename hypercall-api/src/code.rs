@@ -80,9 +80,15 @@ codes! {
     START_VIRTUAL_PROCESSOR = 0x0099, "StartVirtualProcessor";
     GET_VP_INDEX_FROM_APIC_ID = 0x009a, "GetVpIndexFromApicId";
     TRANSLATE_VIRTUAL_ADDRESS_EX = 0x00ac, "TranslateVirtualAddressEx";
+    CREATE_DEVICE_DOMAIN = 0x00b1, "CreateDeviceDomain";
+    ATTACH_DEVICE_DOMAIN = 0x00b2, "AttachDeviceDomain";
+    MAP_DEVICE_GPA_PAGES = 0x00b3, "MapDeviceGpaPages";
+    UNMAP_DEVICE_GPA_PAGES = 0x00b4, "UnmapDeviceGpaPages";
     SIGNAL_EVENT_DIRECT = 0x00c0, "SignalEventDirect";
     POST_MESSAGE_DIRECT = 0x00c1, "PostMessageDirect";
     DISPATCH_VP = 0x00c2, "DispatchVp";
+    DETACH_DEVICE_DOMAIN = 0x00c4, "DetachDeviceDomain";
+    DELETE_DEVICE_DOMAIN = 0x00c5, "DeleteDeviceDomain";
     GET_GPA_PAGES_ACCESS_STATES = 0x00c9, "GetGpaPagesAccessStates";
     MAP_VP_STATE_PAGE = 0x00e1, "MapVpStatePage";
     UNMAP_VP_STATE_PAGE = 0x00e2, "UnmapVpStatePage";
@@ -92,6 +98,7 @@ codes! {
     GET_PARTITION_PROPERTY_EX = 0x0101, "GetPartitionPropertyEx";
     PARTITA_QUERY_SYSTEM = 0x7f00, "PartitaQuerySystem";
     PARTITA_READ_LOG = 0x7f01, "PartitaReadLog";
+    PARTITA_QUERY_IOMMU = 0x7f02, "PartitaQueryIommu";
 }
 
 impl fmt::Debug for HypercallCode {

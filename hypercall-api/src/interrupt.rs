@@ -149,6 +149,27 @@ pub struct UnmapDeviceInterrupt {
 }
 const _: () = assert!(size_of::<UnmapDeviceInterrupt>() == 32);
 
+/// Input of `HvCallRetargetDeviceInterrupt`, for a target that is a mask of the first 64 VPs. The device keeps its entry.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RetargetDeviceInterrupt {
+    /// Partition that owns the device.
+    pub partition: PartitionId,
+    /// The device.
+    pub device: DeviceId,
+    /// The entry that mapping returned.
+    pub entry: InterruptEntry,
+    /// Zero.
+    pub reserved: u64,
+    /// Vector that the target VP takes, 16 to 255.
+    pub vector: u32,
+    /// Zero: `vp_mask` names the target.
+    pub target_flags: u32,
+    /// Bit n: VP n may take it; the hypervisor chooses one.
+    pub vp_mask: u64,
+}
+const _: () = assert!(size_of::<RetargetDeviceInterrupt>() == 56);
+
 /// How an interrupt arrives (`HV_INTERRUPT_TYPE`); the numbers are those of APIC delivery modes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]

@@ -13,6 +13,7 @@
 //! | [`control`] | the hypercall input and result words |
 //! | [`counter`] | the counters of a VP's statistics page |
 //! | [`cpuid`] | hypervisor CPUID leaves |
+//! | [`device`] | device domains: what devices reach |
 //! | [`flush`] | TLB flushes, IPIs, sets of VPs |
 //! | [`id`] | partition ids, VP and LP indexes |
 //! | [`intercept`] | intercepts and their messages |
@@ -41,6 +42,7 @@ pub mod code;
 pub mod control;
 pub mod counter;
 pub mod cpuid;
+pub mod device;
 pub mod flush;
 pub mod id;
 pub mod intercept;

@@ -1,6 +1,7 @@
 //! Partita's own calls, for which the TLFS has none: what the system is, and the hypervisor's log. Only a partition
 //! with the privilege `CPU_MANAGEMENT` (the root) may make them.
 
+use crate::id::PartitionId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most IOMMU units that [`SystemInfo`] describes.
@@ -149,3 +150,118 @@ pub struct LogChunk {
     pub data: [u8; LOG_CHUNK],
 }
 const _: () = assert!(size_of::<LogChunk>() == 4096);
+
+/// Bytes of [`IommuState::problem`].
+pub const PROBLEM_LENGTH: usize = 160;
+/// Faults that [`IommuState`] holds.
+pub const MAX_DMA_FAULTS: usize = 32;
+/// Devices that [`IommuState`] holds.
+pub const MAX_DMA_DEVICES: usize = 64;
+
+bitflags::bitflags! {
+    /// What the IOMMU does.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct IommuFlags: u64 {
+        /// Devices reach only what their domain maps.
+        const TRANSLATES = 1 << 0;
+        /// Devices raise only interrupts that they were given.
+        const REMAPS_INTERRUPTS = 1 << 1;
+        /// On processors with any APIC id.
+        const EXTENDED_INTERRUPTS = 1 << 2;
+    }
+}
+
+/// Output of `HvCallPartitaQueryIommu`, which takes no input.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct IommuState {
+    /// [`IommuFlags`] bits.
+    pub flags: u64,
+    /// Size of the largest pages, in bytes.
+    pub largest_page: u64,
+    /// Levels of page tables.
+    pub levels: u32,
+    /// Bits of the addresses that devices can use.
+    pub address_bits: u32,
+    /// Domains.
+    pub domains: u32,
+    /// Interrupt remapping entries in use.
+    pub interrupts: u32,
+    /// Interrupt remapping entries.
+    pub interrupt_entries: u32,
+    /// Devices of which there is something to tell; `devices` holds the first of them.
+    pub device_count: u32,
+    /// Invalidations that the units have been told to do.
+    pub invalidations: u64,
+    /// Refused accesses and interrupts since the start, as far as the units had room to record them.
+    pub fault_count: u64,
+    /// Times that a unit had no room.
+    pub fault_overflows: u64,
+    /// Number of valid elements of `faults`.
+    pub faults_kept: u32,
+    /// Reserved.
+    pub reserved: u32,
+    /// Why DMA is not translated, ASCII, zero-padded; empty where it is.
+    pub problem: [u8; PROBLEM_LENGTH],
+    /// The last faults, the oldest first.
+    pub faults: [DmaFault; MAX_DMA_FAULTS],
+    /// The devices.
+    pub devices: [DmaDevice; MAX_DMA_DEVICES],
+}
+const _: () = assert!(size_of::<IommuState>() <= 4096 && size_of::<IommuState>().is_multiple_of(8));
+
+/// A refused access or interrupt of a device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DmaFault {
+    /// The root's reference time, in 100 ns.
+    pub time: u64,
+    /// Page that was accessed; of an interrupt (`reason` from 0x20 on), the number of its entry.
+    pub address: u64,
+    /// PCI segment group.
+    pub segment: u16,
+    /// Bus, device and function.
+    pub rid: u16,
+    /// The fault reason (VT-d, 7.1.3).
+    pub reason: u8,
+    /// Non-zero for a read.
+    pub is_read: u8,
+    /// Reserved.
+    pub reserved: [u8; 2],
+}
+const _: () = assert!(size_of::<DmaFault>() == 24);
+
+/// How a device stands with the IOMMU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct DmaDeviceState(pub u32);
+
+impl DmaDeviceState {
+    /// It reaches nothing.
+    pub const BLOCKED: Self = Self(0);
+    /// It reaches what its domain maps.
+    pub const ATTACHED: Self = Self(1);
+    /// So it does, and firmware has reserved memory for it, so that it stays the root's.
+    pub const RESERVED: Self = Self(2);
+    /// It reaches nothing, and is not heard, after too many refused accesses.
+    pub const SILENCED: Self = Self(3);
+}
+
+/// A device, as the IOMMU knows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DmaDevice {
+    /// Partition that has it, where it is attached.
+    pub owner: PartitionId,
+    /// PCI segment group.
+    pub segment: u16,
+    /// Bus, device and function.
+    pub rid: u16,
+    /// Number of its domain; 0 for none.
+    pub domain: u32,
+    /// How it stands.
+    pub state: DmaDeviceState,
+    /// Refused accesses since it was attached.
+    pub faults: u32,
+}
+const _: () = assert!(size_of::<DmaDevice>() == 24);

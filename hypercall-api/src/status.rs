@@ -81,6 +81,10 @@ statuses! {
     INVALID_LP_INDEX = 0x41, "invalid LP index";
     /// A register cannot take the value.
     INVALID_REGISTER_VALUE = 0x50, "invalid register value";
+    /// No such device.
+    INVALID_DEVICE_ID = 0x57, "invalid device id";
+    /// The device is another's, or not attached.
+    INVALID_DEVICE_STATE = 0x58, "invalid device state";
     /// The hypervisor's own reserve is used up; the root has to deposit for itself.
     INSUFFICIENT_ROOT_MEMORY = 0x73, "insufficient root memory";
     /// No such register.

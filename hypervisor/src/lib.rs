@@ -8,6 +8,7 @@
 //! | [`exit`] | the one `match` over everything that a guest can do |
 //! | [`hypercall`] | the table of hypercalls and their handlers |
 //! | [`intercept`] | exits that are refused, and the end of a partition |
+//! | [`iommu`] | what devices can reach, and which interrupts they can raise |
 //! | [`log`] | the log ring and the serial port |
 //! | [`memory`] | frames, the hypervisor's page tables, partitions' nested page tables |
 //! | [`msr`] | MSRs as guests see them |
@@ -28,6 +29,7 @@ pub mod device_interrupt;
 pub mod exit;
 pub mod hypercall;
 pub mod intercept;
+pub mod iommu;
 pub mod log;
 pub mod memory;
 pub mod msr;

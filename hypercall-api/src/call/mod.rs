@@ -3,18 +3,21 @@
 //! | trait | calls |
 //! |---|---|
 //! | [`Hypercalls`] | the primitive; calls about the machine and the caller itself |
+//! | [`DeviceCalls`] | what devices reach, and where their interrupts go |
 //! | [`GuestCalls`] | what any guest uses: messages, events, IPIs, TLB flushes |
 //! | [`PartitionCalls`] | what a parent uses: partitions, their memory, ports |
 //! | [`VpCalls`] | what a parent uses: VPs, their registers and state, intercepts, interrupts |
 //!
-//! The last three come with the first.
+//! The others come with the first.
 #![allow(unsafe_code)]
 
+mod device;
 mod guest;
 mod partition;
 mod rep;
 mod vp;
 
+pub use device::DeviceCalls;
 pub use guest::GuestCalls;
 pub use partition::PartitionCalls;
 pub use rep::Incomplete;

@@ -72,7 +72,6 @@ fn processor_support() -> HardwareSupport {
 
 fn describe_iommus(platform: &Platform, information: &mut SystemInfo) -> HardwareSupport {
     let Some(dmar) = &platform.dmar else {
-        log::warn!("no DMAR table: devices can write to any memory, and none can be assigned");
         return HardwareSupport::empty();
     };
     information.dmar_flags = u32::from(dmar.interrupt_remapping) | u32::from(dmar.x2apic_opt_out) << 1;

@@ -8,12 +8,12 @@ use crate::memory::host_paging::HostPaging;
 use crate::platform::fadt::Register;
 use crate::platform::registers::enable_xsave;
 use crate::platform::{clock, emulator, io_apic, local_apic};
-use crate::power;
 use crate::processor::interrupts::{ALARM_VECTOR, ERROR_VECTOR, SPURIOUS_VECTOR};
 use crate::processor::local::{BLOCK_FRAMES, MAX_PROCESSORS, Processor};
 use crate::processor::stacks::{Stack, Stacks};
 use crate::processor::start::{Trampoline, arrived};
 use crate::virtualization::svm;
+use crate::{iommu, power};
 use hypercall_api::id::LpIndex;
 use spin::Mutex;
 
@@ -102,13 +102,15 @@ pub(super) fn bring_up_machine(machine: &Machine, processor: &'static Processor)
     if !clock::calibrate(platform.power.timer.map(|timer| timer.port)) {
         return Err(StartError::NoClock);
     }
-    local_apic::enter_x2apic();
+    if iommu::start::allows_x2apic(platform) {
+        local_apic::enter_x2apic();
+    }
     prepare_processor(processor);
     log::info!(
         "TSC {} MHz, local APIC timer {} MHz, {}",
         clock::tsc_frequency() / 1_000_000,
         clock::apic_frequency() / 1_000_000,
-        if local_apic::has_x2apic() {
+        if local_apic::uses_x2apic() {
             "x2APIC"
         } else {
             "xAPIC"

@@ -15,13 +15,14 @@ use crate::memory::physical::IdentityMapped;
 use crate::memory::tables::TableError;
 use crate::platform::AcpiError;
 use crate::platform::acpi::Platform;
+use crate::platform::local_apic;
 use crate::platform::registers::tsc;
 use crate::platform::serial::Serial;
 use crate::processor::local::Processor;
 use crate::processor::stacks::{self, Stack};
 use crate::system::{self, FRAMES, System};
 use crate::virtualization::{Missing, detect};
-use crate::{VERSION, cpuid, log as logger, scheduler, stop};
+use crate::{VERSION, cpuid, iommu, log as logger, scheduler, stop};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use hypercall_api::archive::{Archive, ArchiveError};
 use hypercall_api::operator::HardwareSupport;
@@ -161,7 +162,9 @@ fn prepare(boot_info: u32, magic: u32, image: &Image, entered: u64) -> Result<()
     }
     load_root_image(&machine);
     place_ownership(&machine, &mut frames)?;
-    build_root(&machine, image, &mut frames)?;
+    let map = root_map(&machine, image)?;
+    build_root(&machine, image, &map, &mut frames)?;
+    restrict_devices(&machine, image, &map, &mut frames);
     describe_system(&machine, image, entered, &frames);
     FRAMES.call_once(|| Mutex::new(frames));
     log::info!("starting the root partition on {} processors", Processor::count());
@@ -359,12 +362,7 @@ fn build_address_space(
         paging.map(ram, Protection::Data, frames)?;
     }
     for unit in machine.platform.dmar.iter().flat_map(|dmar| &dmar.units) {
-        let registers = unit.registers.align_down(FRAME_SIZE);
-        paging.map(
-            range(registers, Spa(registers.0 + FRAME_SIZE)),
-            Protection::Device,
-            frames,
-        )?;
+        paging.map(unit.register_range(), Protection::Device, frames)?;
     }
     paging.map(
         range(image.extent.start(), image.text_end),
@@ -411,7 +409,8 @@ fn load_root_image(machine: &Machine) {
     }
 }
 
-fn build_root(machine: &Machine, image: &Image, frames: &mut FrameAllocator) -> Result<(), StartError> {
+/// What the root has.
+fn root_map(machine: &Machine, image: &Image) -> Result<MemoryMap, StartError> {
     let mut map = machine.firmware.clone();
     let start_info = SpaRange::sized(machine.start_info.start(), (START_INFO_PAGES + 1) * FRAME_SIZE);
     for range in [Some(image.extent), Some(machine.reserve), start_info]
@@ -420,6 +419,25 @@ fn build_root(machine: &Machine, image: &Image, frames: &mut FrameAllocator) -> 
     {
         map.reserve(range, MemoryKind::RESERVED)?;
     }
+    Ok(map)
+}
+
+/// Starts the IOMMU: devices reach what the root has.
+fn restrict_devices(machine: &Machine, image: &Image, map: &MemoryMap, frames: &mut FrameAllocator) {
+    let layout = iommu::start::Layout {
+        map,
+        kept: &[image.extent, machine.reserve],
+        x2apic: local_apic::uses_x2apic(),
+    };
+    iommu::start::start(&machine.platform, &layout, frames);
+}
+
+fn build_root(
+    machine: &Machine,
+    image: &Image,
+    map: &MemoryMap,
+    frames: &mut FrameAllocator,
+) -> Result<(), StartError> {
     let page =
         |address: Spa| SpaRange::sized(address.align_down(FRAME_SIZE), FRAME_SIZE).unwrap_or(SpaRange::EMPTY);
     let mut forbidden: arrayvec::ArrayVec<SpaRange, 64> = arrayvec::ArrayVec::new();
@@ -442,10 +460,10 @@ fn build_root(machine: &Machine, image: &Image, frames: &mut FrameAllocator) -> 
             .dmar
             .iter()
             .flat_map(|dmar| &dmar.units)
-            .map(|unit| page(unit.registers)),
+            .map(|unit| unit.register_range()),
     );
     let layout = Layout {
-        map: &map,
+        map,
         forbidden: &forbidden,
         archive: machine.archive,
         start_info: machine.start_info,

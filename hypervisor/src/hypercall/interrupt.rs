@@ -2,27 +2,16 @@
 
 use super::{named_child, named_partition};
 use crate::device_interrupt::{self, Pin, Request};
-use crate::partition::Partition;
 use crate::partition::shared::VpSlot;
 use crate::partition::virtual_apic;
 use crate::partition::vp::Vp;
 use hypercall_api::flush::{SendIpi, SendIpiEx, VpSet};
-use hypercall_api::id::{PartitionId, VpIndex};
+use hypercall_api::id::VpIndex;
 use hypercall_api::interrupt::{
     AssertVirtualInterrupt, ClearVirtualInterrupt, Device, InterruptEntry, InterruptType, MapDeviceInterrupt,
-    MappedDeviceInterrupt, TRIGGER_EDGE, TRIGGER_LEVEL, UnmapDeviceInterrupt,
+    MappedDeviceInterrupt, RetargetDeviceInterrupt, TRIGGER_EDGE, TRIGGER_LEVEL, UnmapDeviceInterrupt,
 };
 use hypercall_api::status::HvStatus;
-
-/// The partition that owns a device: the root, until devices can be assigned.
-fn owner(vp: &Vp, id: PartitionId) -> Result<&'static Partition, HvStatus> {
-    let partition = named_partition(vp, id)?;
-    if partition.is_root() {
-        Ok(partition)
-    } else {
-        Err(HvStatus::OPERATION_DENIED)
-    }
-}
 
 /// `HvCallAssertVirtualInterrupt`.
 pub(super) fn assert(vp: &mut Vp, input: &AssertVirtualInterrupt) -> Result<(), HvStatus> {
@@ -113,11 +102,11 @@ fn ipi_vector(vector: u32, reserved: u32) -> Result<u8, HvStatus> {
 
 /// `HvCallMapDeviceInterrupt`.
 pub(super) fn map(vp: &mut Vp, input: &MapDeviceInterrupt) -> Result<MappedDeviceInterrupt, HvStatus> {
-    let partition = owner(vp, input.partition)?;
+    let partition = named_partition(vp, input.partition)?;
     let device = input.device.device().ok_or(HvStatus::INVALID_PARAMETER)?;
     let pin = match (device, input.entry.source) {
         (Device::Pci { .. }, InterruptEntry::MSI) => None,
-        (Device::IoApic(io_apic), InterruptEntry::IO_APIC) => Some(Pin {
+        (Device::IoApic(io_apic), InterruptEntry::IO_APIC) if partition.is_root() => Some(Pin {
             io_apic,
             pin: input.entry.data as u8,
         }),
@@ -159,7 +148,19 @@ pub(super) fn map(vp: &mut Vp, input: &MapDeviceInterrupt) -> Result<MappedDevic
 
 /// `HvCallUnmapDeviceInterrupt`.
 pub(super) fn unmap(vp: &mut Vp, input: &UnmapDeviceInterrupt) -> Result<(), HvStatus> {
-    owner(vp, input.partition)?;
+    let partition = named_partition(vp, input.partition)?;
     let device = input.device.device().ok_or(HvStatus::INVALID_PARAMETER)?;
-    device_interrupt::unmap(device, input.entry)
+    device_interrupt::unmap(partition, device, input.entry)
+}
+
+/// `HvCallRetargetDeviceInterrupt`.
+pub(super) fn retarget(vp: &mut Vp, input: &RetargetDeviceInterrupt) -> Result<(), HvStatus> {
+    let partition = named_partition(vp, input.partition)?;
+    let device = input.device.device().ok_or(HvStatus::INVALID_PARAMETER)?;
+    let vector = ipi_vector(input.vector, input.target_flags)?;
+    if input.reserved != 0 || input.vp_mask == 0 {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    let target = VpIndex(input.vp_mask.trailing_zeros());
+    device_interrupt::retarget(partition, device, input.entry, target, vector)
 }

@@ -22,8 +22,12 @@ fn root() -> Result<&'static Partition, HvStatus> {
 }
 
 /// `HvCallDepositMemory`.
-pub(super) fn deposit(vp: &mut Vp, input: &DepositMemory, page: &u64, _: u16) -> Result<(), HvStatus> {
-    memory::deposit(root()?, named_partition(vp, input.partition)?, Gpfn(*page))
+pub(super) fn deposit(vp: &mut Vp, input: &DepositMemory, pages: &[u64]) -> (u16, Result<(), HvStatus>) {
+    let partitions = root().and_then(|root| Ok((root, named_partition(vp, input.partition)?)));
+    match partitions {
+        Ok((root, partition)) => memory::deposit(root, partition, pages),
+        Err(status) => (0, Err(status)),
+    }
 }
 
 /// `HvCallWithdrawMemory`.

@@ -3,6 +3,7 @@
 //! The checks run in the order privilege, form, alignment, memory, and then the handler's own; a refused call has changed
 //! nothing. Handlers work on copies: parameters are copied in once, results are copied out at the end.
 
+mod device;
 mod flush;
 mod interrupt;
 mod memory;
@@ -33,17 +34,21 @@ use hypercall_api::access::{
     ReadGpa, ReadGpaResult, TranslateVirtualAddress, TranslatedVirtualAddress, WriteGpa, WriteGpaResult,
 };
 use hypercall_api::cpuid::{CpuidLeaf, CpuidValues, GetVpCpuidValues};
+use hypercall_api::device::{
+    AttachDeviceDomain, CreateDeviceDomain, DetachDeviceDomain, DeviceDomain, MapDeviceGpaPages,
+    UnmapDeviceGpaPages,
+};
 use hypercall_api::flush::{FlushVirtualAddressSpace, FlushVirtualAddressSpaceEx, SendIpi, SendIpiEx};
 use hypercall_api::id::PartitionId;
 use hypercall_api::intercept::{InstallIntercept, RegisterCpuidResult};
 use hypercall_api::interrupt::{
     AssertVirtualInterrupt, ClearVirtualInterrupt, MapDeviceInterrupt, MappedDeviceInterrupt,
-    UnmapDeviceInterrupt,
+    RetargetDeviceInterrupt, UnmapDeviceInterrupt,
 };
 use hypercall_api::memory::{
     DepositMemory, GetMemoryBalance, MapGpaPages, MemoryBalance, UnmapGpaPages, WithdrawMemory,
 };
-use hypercall_api::operator::{LogChunk, ReadLog, SystemInfo};
+use hypercall_api::operator::{IommuState, LogChunk, ReadLog, SystemInfo};
 use hypercall_api::partition::{CreatePartition, GetPartitionProperty, SetPartitionProperty};
 use hypercall_api::port::{
     ConnectPort, CreatePort, DeletePort, DisconnectPort, PostMessage, PostMessageDirect, SignalEvent,
@@ -83,6 +88,8 @@ enum Form {
     Continued(ContinuedHandler),
     /// For each element of a list, of so many bytes each.
     Rep(usize, RepHandler),
+    /// For many elements of a list at once.
+    Batch(usize, BatchHandler),
 }
 
 /// Takes the input, with its variable header, and the output, zeroed.
@@ -92,8 +99,12 @@ type ContinuedHandler = fn(&mut Vp, &[u8]) -> Result<Progress, HvStatus>;
 /// Takes the header, an element, its index, and the element's output, zeroed.
 type RepHandler = fn(&mut Vp, &[u8], &[u8], u16, &mut [u8]) -> Result<(), HvStatus>;
 
-/// Elements of a rep call that are done before interrupts get their turn.
+/// Takes the header and elements, and says how many of them were done, and what the next one failed with.
+type BatchHandler = fn(&mut Vp, &[u8], &[u8]) -> (u16, Result<(), HvStatus>);
+
+/// Elements of a rep call that are done before interrupts get their turn: one by one, and where many are cheaper at once.
 const BATCH: u16 = 16;
+const LONG_BATCH: u16 = 64;
 
 macro_rules! call {
     (simple $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
@@ -150,6 +161,25 @@ macro_rules! call {
             }),
         }
     };
+    (batch $code:ident $input:ty, [$element:ty] => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
+        Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: Form::Batch(size_of::<$element>(), |vp, input, elements| {
+                let parsed = parse::<$input>(input).and_then(|input| {
+                    let elements = <[$element]>::ref_from_bytes(elements);
+                    Ok((input, elements.map_err(|_| HvStatus::INVALID_ALIGNMENT)?))
+                });
+                match parsed {
+                    Ok((input, elements)) => $handler(vp, &input, elements),
+                    Err(status) => (0, Err(status)),
+                }
+            }),
+        }
+    };
 }
 
 macro_rules! hypercalls {
@@ -182,7 +212,7 @@ hypercalls! {
     simple    GET_PARTITION_PROPERTY         GetPartitionProperty => u64,                             0, CREATE, partition::get_property;
     simple    SET_PARTITION_PROPERTY         SetPartitionProperty => (),                              0, CREATE, partition::set_property;
     simple    GET_PARTITION_ID               () => PartitionId,                  0, Privileges::ACCESS_PARTITION_ID, partition::get_id;
-    rep       DEPOSIT_MEMORY                 DepositMemory, [u64] => (),                              0, POOL,   memory::deposit;
+    batch     DEPOSIT_MEMORY                 DepositMemory, [u64] => (),                              0, POOL,   memory::deposit;
     rep       WITHDRAW_MEMORY                WithdrawMemory, [()] => u64,                             0, POOL,   memory::withdraw;
     simple    GET_MEMORY_BALANCE             GetMemoryBalance => MemoryBalance,                       0, POOL,   memory::balance;
     rep       MAP_GPA_PAGES                  MapGpaPages, [u64] => (),                                0, CREATE, memory::map;
@@ -206,6 +236,7 @@ hypercalls! {
     simple    GET_SYSTEM_PROPERTY            GetSystemProperty => u64,                                0, MANAGE, system::get_property;
     simple    MAP_DEVICE_INTERRUPT           MapDeviceInterrupt => MappedDeviceInterrupt,             1, MANAGE, interrupt::map;
     simple    UNMAP_DEVICE_INTERRUPT         UnmapDeviceInterrupt => (),                              0, MANAGE, interrupt::unmap;
+    simple    RETARGET_DEVICE_INTERRUPT      RetargetDeviceInterrupt => (),                           1, MANAGE, interrupt::retarget;
     simple    ENTER_SLEEP_STATE              EnterSleepState => (),                                   0, MANAGE, system::enter_sleep_state;
     simple    REGISTER_INTERCEPT_RESULT      RegisterCpuidResult => (),                               0, CREATE, registers::register_cpuid;
     simple    ASSERT_VIRTUAL_INTERRUPT       AssertVirtualInterrupt => (),                            0, CREATE, interrupt::assert;
@@ -213,8 +244,14 @@ hypercalls! {
     simple    CONNECT_PORT                   ConnectPort => (),                  0, Privileges::CONNECT_PORT, port::connect;
     simple    START_VIRTUAL_PROCESSOR        StartVirtualProcessor => (),           0, Privileges::START_VIRTUAL_PROCESSOR, processor::start;
     rep       GET_VP_INDEX_FROM_APIC_ID      GetVpIndexFromApicId, [u32] => u32,                      0, CREATE, processor::index_from_apic_id;
+    simple    CREATE_DEVICE_DOMAIN           CreateDeviceDomain => (),                               0, MANAGE, device::create;
+    continued ATTACH_DEVICE_DOMAIN           AttachDeviceDomain => (),                               0, MANAGE, device::attach;
+    rep       MAP_DEVICE_GPA_PAGES           MapDeviceGpaPages, [u64] => (),                          0, MANAGE, device::map;
+    rep       UNMAP_DEVICE_GPA_PAGES         UnmapDeviceGpaPages, [()] => (),                         0, MANAGE, device::unmap;
     simple    SIGNAL_EVENT_DIRECT            SignalEventDirect => SignaledEventDirect,                0, CREATE, port::signal_event_direct;
     simple    POST_MESSAGE_DIRECT            PostMessageDirect => (),                                 0, CREATE, port::post_message_direct;
+    simple    DETACH_DEVICE_DOMAIN           DetachDeviceDomain => (),                                0, MANAGE, device::detach;
+    continued DELETE_DEVICE_DOMAIN           DeviceDomain => (),                                      0, MANAGE, device::delete;
     simple    MAP_VP_STATE_PAGE              MapVpStatePage => u64,                                   0, CREATE, processor::map_state_page;
     simple    UNMAP_VP_STATE_PAGE            MapVpStatePage => (),                                    0, CREATE, processor::unmap_state_page;
     sized     GET_VP_STATE                   VpState => (),                                           1, CREATE, state::get;
@@ -222,6 +259,7 @@ hypercalls! {
     rep       GET_VP_CPUID_VALUES            GetVpCpuidValues, [CpuidLeaf] => CpuidValues,            0, CREATE, registers::cpuid_values;
     simple    PARTITA_QUERY_SYSTEM           () => SystemInfo,                                        0, MANAGE, operator::query_system;
     simple    PARTITA_READ_LOG               ReadLog => LogChunk,                                     0, MANAGE, operator::read_log;
+    simple    PARTITA_QUERY_IOMMU            () => IommuState,                                        0, MANAGE, device::query;
 }
 
 fn parse<I: FromBytes>(bytes: &[u8]) -> Result<I, HvStatus> {
@@ -360,7 +398,7 @@ fn perform(vp: &mut Vp, call: &Call, request: &Request) -> Outcome {
     }
     let control = request.control;
     let reps_fit = match call.form {
-        Form::Rep(..) => control.rep_start() < control.rep_count(),
+        Form::Rep(..) | Form::Batch(..) => control.rep_start() < control.rep_count(),
         _ => control.rep_count() == 0 && control.rep_start() == 0,
     };
     if !reps_fit || control.variable_header_qwords() > call.variable_header {
@@ -369,6 +407,10 @@ fn perform(vp: &mut Vp, call: &Call, request: &Request) -> Outcome {
     Processor::current().with_parameter_pages(|input, output| match call.form {
         Form::Rep(element, handler) => match RepCall::new(vp, call, request, element) {
             Ok(rep) => rep.perform(vp, handler, input, output),
+            Err(status) => Outcome::Ended(status, control.rep_start()),
+        },
+        Form::Batch(element, handler) => match RepCall::new(vp, call, request, element) {
+            Ok(rep) => rep.perform_batch(vp, handler, input, output),
             Err(status) => Outcome::Ended(status, control.rep_start()),
         },
         Form::Simple(handler) => with_input(vp, call, request, input)
@@ -513,6 +555,36 @@ impl RepCall {
                 return Outcome::Ended(status, index);
             }
         }
+        Self::progress(end, count)
+    }
+
+    /// Does as many elements as one turn allows, all at once. They are copied to the start of `elements`, which is a page.
+    fn perform_batch(
+        &self,
+        vp: &mut Vp,
+        handler: BatchHandler,
+        header: &mut Page,
+        elements: &mut Page,
+    ) -> Outcome {
+        let (start, count) = (self.control.rep_start(), self.control.rep_count());
+        let end = count.min(start.saturating_add(LONG_BATCH));
+        let partition = vp.partition;
+        let header = &mut header[..self.header];
+        let elements = &mut elements[..(end - start) as usize * self.element];
+        let list = Gpa(self.input_gpa.0 + (self.header + start as usize * self.element) as u64);
+        let copied = partition
+            .read(self.input_gpa, header)
+            .and_then(|()| partition.read(list, elements));
+        if copied.is_err() {
+            return Outcome::Ended(HvStatus::INVALID_PARAMETER, start);
+        }
+        match handler(vp, header, elements) {
+            (_, Ok(())) => Self::progress(end, count),
+            (done, Err(status)) => Outcome::Ended(status, start + done),
+        }
+    }
+
+    fn progress(end: u16, count: u16) -> Outcome {
         if end == count {
             Outcome::Ended(HvStatus::SUCCESS, count)
         } else {

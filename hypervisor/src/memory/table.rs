@@ -1,8 +1,8 @@
 //! One page table: a frame of 512 entries that hardware walks while we change it.
 //!
-//! Long mode, AMD's nested paging and Intel's EPT agree in all that this file needs: the address field, bit 7 for a page
-//! above the lowest level, and bit 11 for software (APM 2, 5.3.3 and 15.25; SDM 3, 29.3.2). Bit 11 is set in every entry
-//! in use, so that an entry which gives no access still keeps its target.
+//! Long mode, AMD's nested paging, Intel's EPT and VT-d's second stage agree in all that this file needs: the address field,
+//! and bit 7 for a page above the lowest level (APM 2, 5.3.3 and 15.25; SDM 3, 29.3.2; VT-d, 9.8). An entry in use is never
+//! zero ([`Format::IN_USE`](super::tables::Format::IN_USE)), so that one which gives no access still keeps its target.
 #![allow(unsafe_code)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,6 @@ pub(super) const ENTRIES: usize = 512;
 
 const ADDRESS: u64 = ADDRESS_LIMIT - FRAME_SIZE;
 const LARGE: u64 = 1 << 7;
-const IN_USE: u64 = 1 << 11;
 
 /// A table and its level: 0 holds 4 KiB pages, 3 is the root. A handle; the tree that it hangs in owns the frame.
 #[derive(Clone, Copy)]
@@ -113,19 +112,19 @@ impl Table {
         }
     }
 
-    /// Makes the entry a page; `bits` are the format's access bits.
+    /// Makes the entry a page; `bits` are the format's access bits, never all zero.
     pub(super) fn set_page(&self, index: usize, target: Spa, bits: u64) {
-        debug_assert!(self.level < 3 && bits & (ADDRESS | LARGE | IN_USE) == 0);
+        debug_assert!(self.level < 3 && bits != 0 && bits & (ADDRESS | LARGE) == 0);
         let large = if self.level > 0 { LARGE } else { 0 };
         self.slot(index)
-            .store(target.0 & ADDRESS | bits | large | IN_USE, Ordering::Release);
+            .store(target.0 & ADDRESS | bits | large, Ordering::Release);
     }
 
     /// Makes the entry lead to `child`, whose contents are seen by then.
     pub(super) fn set_table(&self, index: usize, child: Table, bits: u64) {
         assert!(self.level == child.level + 1);
         self.slot(index).store(
-            child.frame.start().0 | bits & !LARGE & !ADDRESS | IN_USE,
+            child.frame.start().0 | bits & !LARGE & !ADDRESS,
             Ordering::Release,
         );
     }

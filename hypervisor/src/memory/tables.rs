@@ -1,5 +1,5 @@
-//! Four-level translation tables, whatever their entries look like: what [`super::host_paging`] and [`super::nested`]
-//! have in common.
+//! Four-level translation tables, whatever their entries look like: what [`super::host_paging`], [`super::nested`] and the
+//! IOMMU's domains have in common.
 //!
 //! A change first counts the tables that it will need, lays that many frames aside, and only then begins; so it is done
 //! whole or not at all. Entries are single 64-bit stores in an order in which the hardware may walk the tables at any time.
@@ -22,7 +22,15 @@ pub trait Format {
     /// The bits that an entry leading to a table has beside the table's address.
     const TABLE: u64;
 
-    /// The bits of a page with this access; not bit 7, not bit 11, not the address.
+    /// A bit that the hardware ignores, set in every page's entry: bit 11, but in VT-d's tables.
+    const IN_USE: u64 = 1 << 11;
+
+    /// Called with the entries that were written, before an entry that leads to them is: where the hardware does not snoop
+    /// the caches, they must be written back.
+    #[inline]
+    fn written(_start: Spa, _bytes: u64) {}
+
+    /// The bits of a page with this access; not bit 7, not the address.
     fn bits(access: Self::Access) -> u64;
 
     /// The access that [`bits`](Self::bits) put into an entry.
@@ -127,6 +135,7 @@ impl<F: Format> Tables<F> {
     /// An empty tree that will use pages of up to `largest`.
     pub fn new(largest: PageSize, source: &mut dyn FrameSource) -> Result<Self, TableError> {
         let root = Table::root(source).ok_or(TableError::OutOfMemory(1))?;
+        F::written(root.frame().start(), FRAME_SIZE);
         Ok(Self {
             root,
             largest: largest as u8,
@@ -137,6 +146,15 @@ impl<F: Format> Tables<F> {
     /// The frame of the root table.
     pub fn root(&self) -> Frame {
         self.root.frame()
+    }
+
+    /// The frame of the table for the first 512 GiB, for hardware that walks three levels. It stays the same for as long as
+    /// the tree lives; there is none until something has been mapped below it.
+    pub fn three_level_root(&self) -> Option<Frame> {
+        match self.root.get(0) {
+            Entry::Table(table) => Some(table.frame()),
+            _ => None,
+        }
     }
 
     /// Maps `size` bytes at `address` to those at `spa`, in the largest pages that alignment allows. What was mapped there is
@@ -221,6 +239,9 @@ impl<F: Format> Tables<F> {
         change: Change<F::Access>,
         source: &mut dyn FrameSource,
     ) -> Result<(), TableError> {
+        if span.start == span.end {
+            return Ok(());
+        }
         let needed = self.tables_needed(Entry::Table(self.root), 3, span, change)?;
         let mut spares = Spares::reserve(needed, source).ok_or(TableError::OutOfMemory(needed))?;
         self.apply(self.root, span, change, &mut spares);
@@ -270,7 +291,7 @@ impl<F: Format> Tables<F> {
         Ok(needed)
     }
 
-    /// Makes the change, with the spare tables that were counted for it. Goes as deep as there are levels.
+    /// Makes the change, with the spare tables that were counted for it. Goes as deep as there are levels. `span` is not empty.
     fn apply(&self, table: Table, span: Span, change: Change<F::Access>, spares: &mut Spares) {
         let level = table.level();
         for (index, piece) in span.pieces(level) {
@@ -281,10 +302,14 @@ impl<F: Format> Tables<F> {
                 (Entry::Empty | Entry::Page(_), _) if self.fits(level, piece, change) => {
                     match (change, entry) {
                         (Change::Map { distance, access }, _) => {
-                            table.set_page(index, Spa(piece.start.wrapping_add(distance)), F::bits(access));
+                            table.set_page(
+                                index,
+                                Spa(piece.start.wrapping_add(distance)),
+                                F::bits(access) | F::IN_USE,
+                            );
                         }
                         (Change::Protect(access), Entry::Page(page)) => {
-                            table.set_page(index, target(page), F::bits(access));
+                            table.set_page(index, target(page), F::bits(access) | F::IN_USE);
                         }
                         _ => table.clear(index),
                     }
@@ -297,18 +322,22 @@ impl<F: Format> Tables<F> {
                     if let Entry::Page(page) = entry {
                         split::<F>(page, child);
                     }
+                    F::written(child.frame().start(), FRAME_SIZE);
                     table.set_table(index, child, F::TABLE);
                     child
                 }
             };
             self.apply(child, piece, change, spares);
         }
+        let first = index(span.start, level) as u64 * 8;
+        let last = index(span.end - 1, level) as u64 * 8;
+        F::written(Spa(table.frame().start().0 + first), last + 8 - first);
     }
 }
 
 /// Fills `child` with the pages that together are `page`, which is of the level above.
 fn split<F: Format>(page: u64, child: Table) {
-    let bits = F::bits(F::access(page));
+    let bits = F::bits(F::access(page)) | F::IN_USE;
     for index in 0..ENTRIES {
         child.set_page(
             index,

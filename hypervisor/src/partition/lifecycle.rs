@@ -6,7 +6,6 @@ use super::memory::{show_to_root, status_of};
 use super::shared::{VpShared, VpSlot, suspension};
 use super::vp::Vp;
 use super::{Partition, PartitionState, Parts, VpTable, table};
-use crate::cpuid;
 use crate::memory::address::{Frame, PageSize};
 use crate::memory::frames::FrameSource;
 use crate::memory::nested::{NestedTables, Npt};
@@ -17,6 +16,7 @@ use crate::scheduler;
 use crate::system;
 use crate::virtualization::VirtualProcessor;
 use crate::virtualization::svm::Svm;
+use crate::{cpuid, iommu};
 use arrayvec::ArrayVec;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::privilege::Privileges;
@@ -112,6 +112,9 @@ pub fn finalize_partition(partition: &'static Partition) -> Result<Progress, HvS
     }
     if let Some(slot) = partition.vps().next() {
         delete_vp(partition, slot)?;
+        return Ok(Progress::Again);
+    }
+    if let Progress::Again = iommu::device::release_all(partition)? {
         return Ok(Progress::Again);
     }
     if partition.unmap_some()? {

@@ -1,12 +1,16 @@
 //! Memory between the root and its children: what is deposited leaves the root, what is mapped stays the root's too.
 
 use super::{Partition, PartitionState};
+use crate::iommu::domain::{self, ROOT_DOMAIN};
+use crate::iommu::second_stage::DmaAccess;
+use crate::iommu::{self, device_memory};
 use crate::memory::address::{FRAME_SIZE, Frame, PageSize, Spa};
 use crate::memory::frames::FrameSource;
-use crate::memory::nested::{Access, MemoryType};
+use crate::memory::nested::{Access, MemoryType, NestedTables, Npt};
 use crate::memory::tables::TableError;
 use crate::processor::quiesce;
 use crate::system::{self, FRAMES};
+use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 use hypercall_api::address::{Gpa, Gpfn};
 use hypercall_api::memory::{LARGE_PAGE_PAGES, MapGpaFlags};
@@ -22,8 +26,14 @@ pub fn status_of(error: TableError) -> HvStatus {
 
 /// The frame of RAM that `page` of the root's address space is, if it is the root's own to give.
 fn root_frame(root: &Partition, page: Gpfn, size: PageSize) -> Result<Frame, HvStatus> {
+    let memory = root.memory.lock();
+    owned_frame(memory.as_ref().ok_or(HvStatus::OPERATION_FAILED)?, page, size)
+}
+
+#[inline]
+fn owned_frame(memory: &NestedTables<Npt>, page: Gpfn, size: PageSize) -> Result<Frame, HvStatus> {
     let gpa = page.base().ok_or(HvStatus::INVALID_PARAMETER)?;
-    let mapping = root.translate(gpa).ok_or(HvStatus::INVALID_PARAMETER)?;
+    let mapping = memory.translate(gpa).ok_or(HvStatus::INVALID_PARAMETER)?;
     let is_whole = mapping.size.bytes() >= size.bytes() && mapping.spa.is_aligned(size.bytes());
     let is_ram = mapping.is_ram() && mapping.access.write && !system::is_hypervisors(mapping.spa);
     if !is_ram || !is_whole {
@@ -38,25 +48,107 @@ fn with_frames<R>(work: impl FnOnce(&mut dyn FrameSource) -> R) -> Result<R, HvS
     Ok(work(&mut *frames.lock()))
 }
 
-/// Moves a page of the root's into `partition`'s pool. Nobody but the hypervisor reaches it when this returns.
-pub fn deposit(root: &Partition, partition: &Partition, page: Gpfn) -> Result<(), HvStatus> {
-    let ownership = system::ownership().ok_or(HvStatus::OPERATION_FAILED)?;
-    let frame = root_frame(root, page, PageSize::Small4K)?;
-    ownership.deposit(frame)?;
-    let unmapped = with_frames(|frames| match root.memory.lock().as_mut() {
-        Some(memory) => memory
-            .unmap(Gpa(frame.start().0), FRAME_SIZE, frames)
-            .map_err(status_of),
-        None => Err(HvStatus::OPERATION_FAILED),
-    });
-    if let Err(status) = unmapped.and_then(|result| result) {
-        ownership.withdraw(frame);
-        return Err(status);
+/// Most pages that are deposited at once.
+const MOST_DEPOSITED: usize = 64;
+
+/// Pages that follow one another: the first, and how many.
+type Run = (u64, u64);
+
+/// Moves pages of the root's into `partition`'s pool. Nobody but the hypervisor reaches them when this returns. Tells how many
+/// were moved, and why the next one was not.
+pub fn deposit(root: &Partition, partition: &Partition, pages: &[u64]) -> (u16, Result<(), HvStatus>) {
+    let mut runs = ArrayVec::<Run, MOST_DEPOSITED>::new();
+    let mut taken = 0;
+    let result = take_runs(root, pages, &mut runs, &mut taken);
+    if taken == 0 {
+        return (0, result);
     }
     root.memory_changed();
+    let bytes = runs.iter().map(|&(page, count)| (page * FRAME_SIZE, count));
+    let forgotten = domain::forget(ROOT_DOMAIN, &bytes.collect::<ArrayVec<_, MOST_DEPOSITED>>());
     quiesce::stop_guests();
-    partition.add_to_pool(frame);
+    if let Err(error) = forgotten {
+        // A device may still write to them, so they stay the root's.
+        runs.iter().for_each(|&run| give_back(root, run));
+        return (0, Err(iommu::unit_failed(error, HvStatus::OPERATION_FAILED)));
+    }
+    partition.deposited.fetch_add(taken, Ordering::Relaxed);
+    let mut pool = partition.pool.lock();
+    for page in runs.iter().flat_map(|&(first, count)| first..first + count) {
+        pool.free(Frame::containing(Spa(page * FRAME_SIZE)));
+    }
+    (taken as u16, result)
+}
+
+/// Takes pages out of the root's address space and out of its devices', a run at a time, until one cannot be taken.
+fn take_runs(
+    root: &Partition,
+    pages: &[u64],
+    runs: &mut ArrayVec<Run, MOST_DEPOSITED>,
+    taken: &mut u64,
+) -> Result<(), HvStatus> {
+    let ownership = system::ownership().ok_or(HvStatus::OPERATION_FAILED)?;
+    let frames = FRAMES.get().ok_or(HvStatus::OPERATION_FAILED)?;
+    let mut frames = frames.lock();
+    let mut memory = root.memory.lock();
+    let memory = memory.as_mut().ok_or(HvStatus::OPERATION_FAILED)?;
+    let mut rest = &pages[..pages.len().min(MOST_DEPOSITED)];
+    while let Some(&first) = rest.first() {
+        let mut count = 0;
+        let mut result = Ok(());
+        while rest.get(count as usize) == Some(&(first.wrapping_add(count))) {
+            result = owned_frame(memory, Gpfn(first + count), PageSize::Small4K)
+                .and_then(|frame| ownership.deposit(frame));
+            if result.is_err() {
+                break;
+            }
+            count += 1;
+        }
+        if count != 0 {
+            let (gpa, size) = (Gpa(first * FRAME_SIZE), count * FRAME_SIZE);
+            // The domain first: what has left it is unmapped from the root without more tables than the domain had.
+            let unmapped = domain::unmap(ROOT_DOMAIN, gpa.0, size, &mut *frames)
+                .and_then(|()| memory.unmap(gpa, size, &mut *frames));
+            if let Err(error) = unmapped {
+                // Back into the domain: its tables are split by now, so that this takes none.
+                let _ = domain::map(ROOT_DOMAIN, gpa.0, Spa(gpa.0), size, DmaAccess::ALL, &mut *frames);
+                for page in first..first + count {
+                    ownership.withdraw(Frame::containing(Spa(page * FRAME_SIZE)));
+                }
+                return Err(status_of(error));
+            }
+            runs.push((first, count));
+            *taken += count;
+        }
+        result?;
+        rest = rest.get(count as usize..).unwrap_or_default();
+    }
     Ok(())
+}
+
+/// Gives a run of pages back to the root, which nobody else has used.
+fn give_back(root: &Partition, (first, count): Run) {
+    let (gpa, size) = (Gpa(first * FRAME_SIZE), count * FRAME_SIZE);
+    let mapped = with_frames(|frames| map_to_root(root, gpa, size, frames));
+    if mapped.and_then(|result| result).is_ok()
+        && let Some(ownership) = system::ownership()
+    {
+        for page in first..first + count {
+            ownership.withdraw(Frame::containing(Spa(page * FRAME_SIZE)));
+        }
+    }
+}
+
+/// Maps memory at its own address for the root and its devices.
+fn map_to_root(root: &Partition, gpa: Gpa, size: u64, frames: &mut dyn FrameSource) -> Result<(), HvStatus> {
+    let mut memory = root.memory.lock();
+    let memory = memory.as_mut().ok_or(HvStatus::OPERATION_FAILED)?;
+    memory
+        .map_range(gpa, Spa(gpa.0), size, Access::ALL, frames)
+        .map_err(status_of)?;
+    domain::map(ROOT_DOMAIN, gpa.0, Spa(gpa.0), size, DmaAccess::ALL, frames).map_err(status_of)?;
+    domain::announce(ROOT_DOMAIN, gpa.0, size / FRAME_SIZE)
+        .map_err(|error| iommu::unit_failed(error, HvStatus::OPERATION_FAILED))
 }
 
 /// Moves a free page of `partition`'s pool back to the root. `None` where no page is free.
@@ -65,18 +157,7 @@ pub fn withdraw(root: &Partition, partition: &Partition) -> Result<Option<Gpfn>,
     let Some(frame) = partition.pool.lock().withdraw() else {
         return Ok(None);
     };
-    let mapped = with_frames(|frames| match root.memory.lock().as_mut() {
-        Some(memory) => memory
-            .map_range(
-                Gpa(frame.start().0),
-                frame.start(),
-                FRAME_SIZE,
-                Access::ALL,
-                frames,
-            )
-            .map_err(status_of),
-        None => Err(HvStatus::OPERATION_FAILED),
-    });
+    let mapped = with_frames(|frames| map_to_root(root, Gpa(frame.start().0), FRAME_SIZE, frames));
     if let Err(status) = mapped.and_then(|result| result) {
         partition.pool.lock().free(frame);
         return Err(status);
@@ -126,11 +207,6 @@ fn access_of(flags: MapGpaFlags) -> Access {
 }
 
 impl Partition {
-    fn add_to_pool(&self, frame: Frame) {
-        self.deposited.fetch_add(1, Ordering::Relaxed);
-        self.pool.lock().free(frame);
-    }
-
     /// Maps a page (or a large page) of the root's at `target`. Where something is mapped there already, the call is refused.
     pub fn map_page(
         &self,
@@ -163,19 +239,23 @@ impl Partition {
                 return Err(status);
             }
         }
-        let mapped = memory.map_range(
-            gpa,
-            first.start(),
-            size.bytes(),
-            access_of(flags),
-            &mut *self.pool.lock(),
-        );
+        let (access, bytes) = (access_of(flags), size.bytes());
+        let mapped = {
+            let mut pool = self.pool.lock();
+            memory
+                .map_range(gpa, first.start(), bytes, access, &mut *pool)
+                .and_then(|()| {
+                    device_memory::follow_map(self, gpa, first.start(), bytes, access, &mut *pool)
+                        // What was just mapped is unmapped without new tables.
+                        .or_else(|error| memory.unmap(gpa, bytes, &mut *pool).and(Err(error)))
+                })
+        };
         if let Err(error) = mapped {
             (0..pages).for_each(|page| ownership.unmap(frame(page)));
             return Err(status_of(error));
         }
         self.memory_changed();
-        Ok(())
+        device_memory::announce(self, gpa, pages)
     }
 
     /// Unmaps what is mapped of `pages` pages at `target`. Nobody reaches it there when this returns.
@@ -185,7 +265,7 @@ impl Partition {
         let end = gpa
             .checked_add(pages * FRAME_SIZE)
             .ok_or(HvStatus::INVALID_PARAMETER)?;
-        let mut freed = arrayvec::ArrayVec::<Frame, { LARGE_PAGE_PAGES as usize }>::new();
+        let mut freed = ArrayVec::<Frame, { LARGE_PAGE_PAGES as usize }>::new();
         {
             let mut memory = self.memory.lock();
             let memory = memory.as_mut().ok_or(HvStatus::INVALID_PARTITION_STATE)?;
@@ -199,12 +279,16 @@ impl Partition {
             if freed.is_empty() {
                 return Ok(());
             }
-            memory
-                .unmap(gpa, end.0 - gpa.0, &mut *self.pool.lock())
+            let (bytes, mut pool) = (end.0 - gpa.0, self.pool.lock());
+            device_memory::follow_unmap(self, gpa, bytes, &mut *pool)
+                .and_then(|()| memory.unmap(gpa, bytes, &mut *pool))
                 .map_err(status_of)?;
         }
         self.memory_changed();
         quiesce::stop_guests();
+        // While a device may still reach them, the frames stay held.
+        device_memory::forget(self, &[(gpa.0, pages)])
+            .map_err(|error| iommu::unit_failed(error, HvStatus::OPERATION_FAILED))?;
         freed.into_iter().for_each(|frame| ownership.unmap(frame));
         Ok(())
     }

@@ -48,7 +48,7 @@ use crate::memory::pool::Pool;
 use crate::platform::clock;
 use crate::platform::registers::tsc;
 use crate::virtualization::svm::permissions::Permissions;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::{Gpa, Gpfn, PAGE_SIZE};
 use hypercall_api::id::PartitionId;
 use hypercall_api::privilege::Privileges;
@@ -89,6 +89,8 @@ pub struct Partition {
     pub memory: Mutex<Option<NestedTables<Npt>>>,
     /// Counts the changes of `memory`.
     generation: AtomicU64,
+    /// Number of the IOMMU's domain that follows `memory`; 0 while no device needs it.
+    pub device_domain: AtomicU16,
     /// Its memory pool.
     pub pool: Mutex<Pool>,
     /// Frames deposited and not withdrawn, those in use included.
@@ -154,6 +156,7 @@ impl Partition {
             state: AtomicU8::new(PartitionState::Created as u8),
             memory: Mutex::new(None),
             generation: AtomicU64::new(1),
+            device_domain: AtomicU16::new(0),
             pool: Mutex::new(Pool::new()),
             deposited: AtomicU64::new(0),
             ports: Mutex::new(port::Ports::new()),

@@ -48,6 +48,19 @@ impl Partition {
         unsafe { pointer.as_ref() }.filter(|partition| partition.id == id)
     }
 
+    /// The partition's place in the table.
+    pub fn place(&self) -> u16 {
+        const { assert!(CAPACITY <= 1 << 16) };
+        (self.id.0 % CAPACITY as u64) as u16
+    }
+
+    /// The partition at a place; for who is told before it ends.
+    #[inline]
+    pub fn at_place(place: u16) -> Option<&'static Self> {
+        // SAFETY: as in `get`.
+        unsafe { TABLE.get(place as usize)?.load(Ordering::Acquire).as_ref() }
+    }
+
     /// Every partition.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         // SAFETY: as in `get`.

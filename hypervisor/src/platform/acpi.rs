@@ -27,6 +27,8 @@ pub struct Platform {
     pub ecam: ArrayVec<Ecam, MAX_ECAM_REGIONS>,
     /// VT-d remapping hardware.
     pub dmar: Option<Dmar>,
+    /// Why the table of the remapping hardware was refused, where it was: the machine does without.
+    pub dmar_error: Option<AcpiError>,
 }
 
 /// Configuration space of some PCI buses: 4 KiB a function, from `base` for bus 0 (PCI Firmware 3.3, 4.1.2).
@@ -56,12 +58,15 @@ impl Platform {
             .ok_or(AcpiError::Missing(Signature(*b"APIC")))?;
         let fadt = tables.get(memory, Signature(*b"FACP"))?;
         let mcfg = tables.get(memory, Signature(*b"MCFG"))?;
-        let dmar = tables.get(memory, Signature(*b"DMAR"))?;
+        let dmar = tables
+            .get(memory, Signature(*b"DMAR"))
+            .and_then(|dmar| dmar.map(Dmar::read).transpose());
         Ok(Self {
             interrupts: madt::read(madt)?,
             power: fadt.map_or(Ok(Power::default()), |fadt| fadt::read(memory, fadt))?,
             ecam: mcfg.map_or(Ok(ArrayVec::new()), read_mcfg)?,
-            dmar: dmar.map(Dmar::read).transpose()?,
+            dmar_error: dmar.as_ref().err().copied(),
+            dmar: dmar.ok().flatten(),
         })
     }
 }

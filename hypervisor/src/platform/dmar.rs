@@ -9,7 +9,9 @@ use crate::memory::address::{Spa, SpaRange};
 pub const MAX_UNITS: usize = 16;
 /// Most reserved memory regions.
 pub const MAX_RESERVED_REGIONS: usize = 16;
-/// Most device scopes, of all units and regions.
+/// Most lists of root ports with address translation services.
+pub const MAX_ATS_REPORTS: usize = 16;
+/// Most device scopes, of all units, regions and lists.
 pub const MAX_SCOPES: usize = 128;
 /// Most bridges between a root bus and a device, and the device.
 pub const MAX_PATH: usize = 6;
@@ -23,12 +25,14 @@ pub struct Dmar {
     pub interrupt_remapping: bool,
     /// Whether the firmware asks not to use x2APIC mode.
     pub x2apic_opt_out: bool,
+    /// Whether the firmware asks to keep DMA contained from the start, since it has contained it itself.
+    pub dma_protection_opt_in: bool,
     /// Remapping units (DRHD).
     pub units: ArrayVec<RemappingUnit, MAX_UNITS>,
     /// Memory that devices may use without being told (RMRR).
     pub reserved_regions: ArrayVec<ReservedRegion, MAX_RESERVED_REGIONS>,
-    /// How many root port lists for address translation services there are (ATSR).
-    pub ats_reports: u32,
+    /// Root ports below which devices may translate by themselves (ATSR).
+    pub ats_reports: ArrayVec<AtsReport, MAX_ATS_REPORTS>,
     scopes: ArrayVec<DeviceScope, MAX_SCOPES>,
 }
 
@@ -41,8 +45,17 @@ pub struct RemappingUnit {
     pub include_all: bool,
     /// Its registers.
     pub registers: Spa,
+    /// Pages that its registers take.
+    pub register_pages: u64,
     /// Its devices; see [`Dmar::scopes`].
     pub scopes: Scopes,
+}
+
+impl RemappingUnit {
+    /// The memory that its registers take.
+    pub fn register_range(&self) -> SpaRange {
+        SpaRange::sized(self.registers, self.register_pages * 4096).unwrap_or(SpaRange::EMPTY)
+    }
 }
 
 /// Memory that a device uses by the firmware's arrangement (RMRR; VT-d, 8.4).
@@ -53,6 +66,17 @@ pub struct ReservedRegion {
     /// The memory.
     pub range: SpaRange,
     /// The devices that use it; see [`Dmar::scopes`].
+    pub scopes: Scopes,
+}
+
+/// Root ports with address translation services (ATSR; VT-d, 8.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AtsReport {
+    /// PCI segment group.
+    pub segment: u16,
+    /// Whether all root ports of the segment have them.
+    pub all_ports: bool,
+    /// The root ports; see [`Dmar::scopes`].
     pub scopes: Scopes,
 }
 
@@ -107,9 +131,10 @@ impl Dmar {
             host_address_width: width.saturating_add(1),
             interrupt_remapping: flags & 1 != 0,
             x2apic_opt_out: flags & 2 != 0,
+            dma_protection_opt_in: flags & 4 != 0,
             units: ArrayVec::new(),
             reserved_regions: ArrayVec::new(),
-            ats_reports: 0,
+            ats_reports: ArrayVec::new(),
             scopes: ArrayVec::new(),
         };
         if dmar.host_address_width > 64 {
@@ -119,7 +144,7 @@ impl Dmar {
             match structure? {
                 (kind::DRHD, part) => dmar.take_unit(part)?,
                 (kind::RMRR, part) => dmar.take_reserved_region(part)?,
-                (kind::ATSR, _) => dmar.ats_reports += 1,
+                (kind::ATSR, part) => dmar.take_ats_report(part)?,
                 _ => {}
             }
         }
@@ -142,10 +167,16 @@ impl Dmar {
         if self.units.iter().any(|unit| unit.registers == registers) {
             return Err(part.damaged(8, "two remapping units have one register address"));
         }
+        let (segment, include_all) = (part.field(6)?, part.field::<u8>(4)? & 1 != 0);
+        let takes_rest = |unit: &RemappingUnit| unit.include_all && unit.segment == segment;
+        if include_all && self.units.iter().any(takes_rest) {
+            return Err(part.damaged(4, "two remapping units have all other devices of one segment"));
+        }
         let unit = RemappingUnit {
-            segment: part.field(6)?,
-            include_all: part.field::<u8>(4)? & 1 != 0,
+            segment,
+            include_all,
             registers,
+            register_pages: 1 << (part.field::<u8>(5)? & 0xf),
             scopes: self.take_scopes(part, 16)?,
         };
         self.units
@@ -166,6 +197,16 @@ impl Dmar {
         };
         let full = |_| part.damaged(0, "there are too many reserved regions");
         self.reserved_regions.try_push(region).map_err(full)
+    }
+
+    fn take_ats_report(&mut self, part: Part<'_>) -> Result<(), AcpiError> {
+        let report = AtsReport {
+            segment: part.field(6)?,
+            all_ports: part.field::<u8>(4)? & 1 != 0,
+            scopes: self.take_scopes(part, 8)?,
+        };
+        let full = |_| part.damaged(0, "there are too many lists of root ports");
+        self.ats_reports.try_push(report).map_err(full)
     }
 
     /// Copies the device scopes of `part` from `offset` on.

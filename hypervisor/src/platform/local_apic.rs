@@ -79,6 +79,11 @@ pub fn has_x2apic() -> bool {
     cpuid(1, 0).ecx & 1 << 21 != 0
 }
 
+/// Whether the processors' local APICs are used in x2APIC mode; known once the first one's is.
+pub fn uses_x2apic() -> bool {
+    XAPIC_PAGE.load(Ordering::Relaxed) == 0
+}
+
 /// Whether the local APIC timer can run to a TSC deadline.
 pub fn has_tsc_deadline() -> bool {
     cpuid(1, 0).ecx & 1 << 24 != 0
@@ -119,7 +124,7 @@ pub fn enable_other(spurious_vector: u8, error_vector: u8) {
     unsafe {
         let base = read_msr(APIC_BASE) | BASE_ENABLED;
         write_msr(APIC_BASE, base);
-        if has_x2apic() {
+        if uses_x2apic() {
             write_msr(APIC_BASE, base | BASE_X2APIC);
         }
     }

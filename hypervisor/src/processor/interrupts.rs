@@ -4,6 +4,7 @@
 
 use super::local::Processor;
 use crate::device_interrupt;
+use crate::iommu::fault;
 use crate::platform::local_apic::{self, Ipi};
 use crate::stop;
 use core::arch::{asm, global_asm};
@@ -22,6 +23,8 @@ pub const LAST_DEVICE_VECTOR: u8 = 0xef;
 pub const ALARM_VECTOR: u8 = 0xf0;
 /// Another processor wants this one to look at its work.
 pub const POKE_VECTOR: u8 = 0xf1;
+/// An IOMMU has refused something.
+pub const FAULT_VECTOR: u8 = 0xf2;
 /// Local APIC error.
 pub const ERROR_VECTOR: u8 = 0xfe;
 /// Spurious interrupt; needs no EOI.
@@ -179,6 +182,7 @@ fn interrupt(vector: u8) {
         // The alarm's owner looks at the clock by itself.
         ALARM_VECTOR => processor.alarm.set(u64::MAX),
         POKE_VECTOR => {}
+        FAULT_VECTOR => fault::take_all(),
         ERROR_VECTOR => log::warn!("local APIC {:#x} reports an error", processor.apic_id),
         vector => device_interrupt::raised(processor.index, vector),
     }

@@ -55,7 +55,7 @@ fn units_and_regions_come_with_their_devices() {
         drhd(0, 0xfed9_0000, &SCOPES[..8]),
         drhd(1, 0xfed9_1000, &SCOPES[8..]),
         rmrr(0x7f00_0000, 0x7f0f_ffff, &SCOPES),
-        structure(kind::ATSR, &[0; 4]),
+        structure(kind::ATSR, &[&[1, 0, 2, 0][..], &SCOPES[..8]].concat()),
         structure(99, &[1, 2, 3]),
     ];
     let dmar = read(bytes(&structures)).unwrap();
@@ -67,7 +67,13 @@ fn units_and_regions_come_with_their_devices() {
         ),
         (48, true, true)
     );
-    assert_eq!(dmar.ats_reports, 1);
+    let [report] = dmar.ats_reports.as_slice() else {
+        panic!("{:?}", dmar.ats_reports)
+    };
+    assert_eq!(
+        (report.segment, report.all_ports, dmar.scopes(report.scopes).len()),
+        (2, true, 1)
+    );
     let [first, rest] = dmar.units.as_slice() else {
         panic!("{:?}", dmar.units)
     };
@@ -101,6 +107,11 @@ fn a_unit_without_a_place_or_at_a_place_taken_is_refused() {
     assert_eq!(reason(&[drhd(1, 0xfed9_0800, &[])]), impossible);
     let twice = [drhd(0, 0xfed9_0000, &SCOPES), drhd(1, 0xfed9_0000, &[])];
     assert_eq!(reason(&twice), "two remapping units have one register address");
+    let rest = [drhd(1, 0xfed9_0000, &[]), drhd(1, 0xfed9_1000, &[])];
+    assert_eq!(
+        reason(&rest),
+        "two remapping units have all other devices of one segment"
+    );
 }
 
 #[test]
@@ -169,6 +180,30 @@ proptest! {
             for unit in &dmar.units {
                 prop_assert!(dmar.scopes(unit.scopes).iter().all(|scope| !scope.path.is_empty()));
             }
+        }
+    }
+
+    /// The fuzz: a body of structures with true lengths and wild contents, so that damage reaches every field.
+    #[test]
+    fn wild_structures_are_read_or_refused(
+        structures in prop::collection::vec(
+            (0u16..7, prop::collection::vec(any::<u8>(), 0..80)),
+            0..40,
+        ),
+        header in any::<[u8; 12]>(),
+    ) {
+        let parts = structures.iter().map(|(kind, body)| structure(*kind, body));
+        let body = header.into_iter().chain(parts.flatten()).collect::<Vec<_>>();
+        if let Ok(dmar) = read(table(b"DMAR", &body)) {
+            for (index, unit) in dmar.units.iter().enumerate() {
+                prop_assert!(unit.registers.0 != 0 && unit.registers.is_aligned(4096));
+                prop_assert!(dmar.units[..index].iter().all(|other| other.registers != unit.registers));
+            }
+            for region in &dmar.reserved_regions {
+                prop_assert!(!region.range.is_empty());
+                prop_assert!(dmar.scopes(region.scopes).iter().all(|scope| scope.path.len() <= MAX_PATH));
+            }
+            prop_assert!(dmar.host_address_width <= 64);
         }
     }
 }

@@ -3,8 +3,13 @@
 
 use super::Address;
 use crate::acpi::EcamRange;
+use crate::hypervisor::hypercalls;
 use crate::memory::mmio::Registers;
 use alloc::vec::Vec;
+use hypercall_api::call::DeviceCalls;
+use hypercall_api::device::{DeviceDomain, DeviceDomainId};
+use hypercall_api::id::PartitionId;
+use hypercall_api::interrupt::DeviceId;
 use spin::{Mutex, Once};
 use x86_64::instructions::port::Port;
 
@@ -15,6 +20,9 @@ pub trait ConfigSpace: Sync {
 
     /// Writes the word at `offset`.
     fn write(&self, address: Address, offset: u16, value: u32);
+
+    /// Has the IOMMU let the function reach memory, as the root's.
+    fn admit(&self, _address: Address) {}
 
     /// Segment groups and ranges of buses that can be reached.
     fn buses(&self) -> Vec<(u16, core::ops::RangeInclusive<u8>)>;
@@ -107,6 +115,14 @@ impl ConfigSpace for Machine {
                 Port::new(CONFIG_ADDRESS).write(selector(address, offset));
                 Port::new(CONFIG_DATA).write(value);
             }
+        }
+    }
+
+    fn admit(&self, address: Address) {
+        let domain = DeviceDomain::new(PartitionId::SELF, DeviceDomainId::DEFAULT);
+        let device = DeviceId::pci(address.segment, address.rid());
+        if let Err(status) = hypercalls().attach_device_domain(domain, device) {
+            log::warn!("{address} cannot reach memory: {status}");
         }
     }
 

@@ -62,6 +62,7 @@ impl<'a> Function<'a> {
     /// Lets the function answer at its memory BARs and reach memory itself; its interrupt pin is turned off, as drivers use
     /// message-signalled interrupts.
     pub fn enable(&self) {
+        self.space.admit(self.address);
         let command = self.read(COMMAND) & COMMAND_MASK;
         self.write(
             COMMAND,

@@ -1,0 +1,238 @@
+//! What devices have tried and were refused: the units' fault records (VT-d, 7.2 and 11.4.14), each taken, logged and kept for
+//! the root. A device that goes on is silenced.
+
+use super::Iommu;
+use super::device::{self, DeviceName};
+use super::registers::{Registers, offset};
+use super::unit::Unit;
+use crate::partition::Partition;
+use crate::processor::interrupts::FAULT_VECTOR;
+use crate::processor::local::Processor;
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hypercall_api::id::LpIndex;
+use hypercall_api::operator::{DmaFault, MAX_DMA_FAULTS};
+use spin::Mutex;
+
+/// Reasons from here on are of interrupts.
+const FIRST_OF_INTERRUPTS: u8 = 0x20;
+/// Bits of the fault status register: records were lost, there is a record.
+const OVERFLOW: u32 = 1 << 0;
+const PENDING: u32 = 1 << 1;
+/// Interrupts that were refused before a unit reports no more by itself; records are then taken when somebody asks.
+const MOST_INTERRUPT_FAULTS: u64 = 4096;
+
+/// The last faults, the oldest first.
+static LAST: Mutex<ArrayVec<DmaFault, MAX_DMA_FAULTS>> = Mutex::new(ArrayVec::new_const());
+/// Faults since the start.
+static TOTAL: AtomicU64 = AtomicU64::new(0);
+/// Times that a unit had no room for a record.
+static OVERFLOWS: AtomicU64 = AtomicU64::new(0);
+/// Interrupts refused since the start.
+static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+
+/// A fault record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Bus, device and function.
+    pub rid: u16,
+    /// Why it was refused.
+    pub reason: u8,
+    /// Whether it was a read.
+    pub is_read: bool,
+    /// The page of the address; of an interrupt, the number of the entry.
+    pub address: u64,
+}
+
+impl Record {
+    /// A record of the two words of its register, if they hold one.
+    pub fn of(low: u64, high: u64) -> Option<Self> {
+        const FAULT: u64 = 1 << 63;
+        const READ: u64 = 1 << 62;
+        if high & FAULT == 0 {
+            return None;
+        }
+        let reason = (high >> 32) as u8;
+        Some(Self {
+            rid: high as u16,
+            reason,
+            is_read: high & READ != 0,
+            address: match reason < FIRST_OF_INTERRUPTS {
+                true => low & !0xfff,
+                false => low >> 48,
+            },
+        })
+    }
+
+    /// Whether it was an interrupt.
+    pub fn is_interrupt(&self) -> bool {
+        self.reason >= FIRST_OF_INTERRUPTS
+    }
+}
+
+/// What a reason means (VT-d, 7.1.3, tables of fault reasons), in legacy mode.
+pub const fn reason_text(reason: u8) -> &'static str {
+    match reason {
+        0x01 => "no root entry",
+        0x02 => "the device is in no domain",
+        0x03 => "damaged context entry",
+        0x04 => "beyond the addresses that the IOMMU translates",
+        0x05 => "not writable in its domain",
+        0x06 => "not readable in its domain",
+        0x07 => "a page table cannot be read",
+        0x08 => "the root table cannot be read",
+        0x09 => "a context table cannot be read",
+        0x0a => "reserved bits in a root entry",
+        0x0b => "reserved bits in a context entry",
+        0x0c => "reserved bits in a page table",
+        0x0d => "a translated or translation request, which it may not make",
+        0x20 => "reserved bits in an interrupt",
+        0x21 => "an entry beyond the interrupt table",
+        0x22 => "an interrupt entry that is not in use",
+        0x23 => "the interrupt table cannot be read",
+        0x24 => "reserved bits in an interrupt entry",
+        0x25 => "an interrupt in the old format",
+        0x26 => "an interrupt entry of another device",
+        _ => "unknown reason",
+    }
+}
+
+/// Has every unit report by interrupt, to the first processor.
+pub fn listen(iommu: &Iommu) {
+    let Some(processor) = Processor::get(LpIndex(0)) else {
+        return;
+    };
+    let id = u64::from(processor.apic_id);
+    let address = 0xfee0_0000 | (id & 0xff) << 12 | (id >> 8) << 40;
+    for unit in &iommu.units {
+        // What is left of firmware's time.
+        take_records(unit, |_| {});
+        unit.report_faults_to(address, FAULT_VECTOR.into());
+    }
+}
+
+/// Takes the records of every unit: a fault interrupt, or somebody who asks.
+pub fn take_all() {
+    let Some(iommu) = super::get() else { return };
+    for unit in &iommu.units {
+        take_records(unit, |record| note(iommu, unit, record));
+    }
+}
+
+/// Takes the records of a unit, each once around at most, so that a device which faults without end does not hold it up.
+fn take_records<R: Registers>(unit: &Unit<R>, mut take: impl FnMut(Record)) {
+    const CLEAR: u32 = 1 << 31;
+    let status = unit.registers.read32(offset::FAULT_STATUS);
+    if status & (OVERFLOW | PENDING) == 0 {
+        return;
+    }
+    let count = unit.capability.fault_record_count();
+    let first = u64::from(status >> 8 & 0xff);
+    for index in 0..count {
+        let register = unit.capability.fault_records() + (first + index) % count * 16;
+        let high = unit.registers.read64(register + 8);
+        let low = unit.registers.read64(register);
+        let Some(record) = Record::of(low, high) else {
+            break;
+        };
+        unit.registers.write32(register + 12, CLEAR);
+        take(record);
+    }
+    if status & OVERFLOW != 0 {
+        OVERFLOWS.fetch_add(1, Ordering::Relaxed);
+        unit.registers.write32(offset::FAULT_STATUS, OVERFLOW);
+    }
+}
+
+fn note<R: Registers>(iommu: &Iommu, unit: &Unit<R>, record: Record) {
+    let name = DeviceName {
+        segment: unit.segment,
+        rid: record.rid,
+    };
+    let reason = reason_text(record.reason);
+    let address = record.address;
+    if record.is_interrupt() {
+        crate::rate_limited!(
+            log::Level::Warn,
+            "device {name} raised interrupt entry {address}: refused, {reason} ({:#x})",
+            record.reason
+        );
+        note_interrupt(iommu, unit, record);
+    } else {
+        crate::rate_limited!(
+            log::Level::Warn,
+            "device {name} tried to {} {address:#x}: refused, {reason} ({:#x})",
+            if record.is_read { "read" } else { "write" },
+            record.reason
+        );
+        if device::count_fault(iommu, name) {
+            log::error!(
+                "device {name} is silenced after {} refused accesses: attach it again to use it",
+                device::MOST_FAULTS
+            );
+        }
+    }
+    TOTAL.fetch_add(1, Ordering::Relaxed);
+    let mut last = LAST.lock();
+    if last.is_full() {
+        last.remove(0);
+    }
+    last.push(DmaFault {
+        time: Partition::root().map_or(0, Partition::reference_time),
+        address,
+        segment: name.segment,
+        rid: name.rid,
+        reason: record.reason,
+        is_read: record.is_read.into(),
+        reserved: [0; 2],
+    });
+}
+
+/// A refused interrupt changes nothing, but each costs an interrupt here.
+fn note_interrupt<R: Registers>(iommu: &Iommu, unit: &Unit<R>, record: Record) {
+    if INTERRUPTS.fetch_add(1, Ordering::Relaxed) + 1 == MOST_INTERRUPT_FAULTS {
+        log::error!("too many refused interrupts: the IOMMU reports faults only when it is asked now");
+        unit.mask_faults(true);
+    }
+    let segment = iommu.segment(unit.segment);
+    if let (Some(table), Ok(index)) = (
+        segment.and_then(|segment| segment.interrupts.as_ref()),
+        u16::try_from(record.address),
+    ) && INTERRUPTS.load(Ordering::Relaxed) > MOST_INTERRUPT_FAULTS
+    {
+        table.silence(index);
+    }
+}
+
+/// The last faults, the oldest first; how many there have been; how often records were lost.
+pub fn report() -> (ArrayVec<DmaFault, MAX_DMA_FAULTS>, u64, u64) {
+    take_all();
+    (
+        LAST.lock().clone(),
+        TOTAL.load(Ordering::Relaxed),
+        OVERFLOWS.load(Ordering::Relaxed),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_as_the_specification_draws_them() {
+        let read = Record::of(0x1234_5000, 1 << 63 | 1 << 62 | 6 << 32 | 0x18).unwrap();
+        assert_eq!((read.rid, read.reason, read.is_read), (0x18, 6, true));
+        assert_eq!((read.address, read.is_interrupt()), (0x1234_5000, false));
+        let interrupt = Record::of(0x41 << 48, 1 << 63 | 0x26 << 32 | 0x0200).unwrap();
+        assert_eq!((interrupt.address, interrupt.is_interrupt()), (0x41, true));
+        assert_eq!(Record::of(0x1000, 6 << 32), None);
+    }
+
+    #[test]
+    fn every_reason_of_the_emulated_unit_has_words() {
+        for reason in (1..=0xd).chain(0x20..=0x26) {
+            assert_ne!(reason_text(reason), "unknown reason", "{reason:#x}");
+        }
+        assert_eq!(reason_text(0xff), "unknown reason");
+    }
+}

@@ -21,6 +21,7 @@
 //! | [`apic`] | the local APIC, by MSRs or by its page; IPIs |
 //! | [`boot`] | what the loader said: memory, modules, command line |
 //! | [`entry`] | [`guest_main!`], the way in |
+//! | `hal` | what the driver library `vsc` needs, with the feature `hal` |
 //! | [`hypervisor`] | Hyper-V's interface: detection, hypercalls, reference time, SynIC, synthetic timers |
 //! | [`interrupt`] | handlers and counters, one a vector |
 //! | [`memory`] | page tables, pages, an optional heap |
@@ -33,9 +34,14 @@
 //! Without a hypervisor everything works but [`hypervisor`] itself, so that a guest can be tried under plain QEMU.
 #![no_std]
 
+#[cfg(feature = "hal")]
+extern crate alloc;
+
 pub mod apic;
 pub mod boot;
 pub mod entry;
+#[cfg(feature = "hal")]
+pub mod hal;
 pub mod hypervisor;
 pub mod interrupt;
 pub mod memory;

@@ -82,12 +82,25 @@ pub fn end_of_message() {
 
 /// Clears event flag `flag` of SINT `index` of this processor, and says whether it was set.
 pub fn take_event(index: usize, flag: usize) -> bool {
-    assert!(index < SINT_COUNT && flag < EVENT_FLAGS);
-    let address = processor().event_page + (index * EVENT_FLAGS / 8 + flag / 64 * 8) as u64;
-    // SAFETY: the word is aligned and in this processor's page, which both sides change by atomic operations.
-    let word = unsafe { AtomicU64::from_ptr(address as *mut u64) };
     let bit = 1 << (flag % 64);
-    word.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    events(index, flag / 64).fetch_and(!bit, Ordering::AcqRel) & bit != 0
+}
+
+/// Reads and clears 64 event flags of SINT `index` of this processor, from `64 * word` on.
+pub fn take_events(index: usize, word: usize) -> u64 {
+    let flags = events(index, word);
+    match flags.load(Ordering::Acquire) {
+        0 => 0,
+        _ => flags.swap(0, Ordering::AcqRel),
+    }
+}
+
+fn events(index: usize, word: usize) -> &'static AtomicU64 {
+    assert!(index < SINT_COUNT && word < EVENT_FLAGS / 64);
+    let address = processor().event_page + (index * EVENT_FLAGS / 8 + word * 8) as u64;
+    // SAFETY: the word is aligned and in this processor's page, which is never freed, and which both sides change by atomic
+    // operations.
+    unsafe { AtomicU64::from_ptr(address as *mut u64) }
 }
 
 fn slot(index: usize) -> *mut u8 {

@@ -1,0 +1,122 @@
+//! Opening and closing channels.
+#![allow(unsafe_code)]
+
+use super::{Bus, BusError, Interrupt};
+use crate::hal::Hal;
+use crate::memory::Pages;
+use alloc::sync::Arc;
+use hypercall_api::call::GuestCalls;
+use hypercall_api::id::VpIndex;
+use vmbus::client::OfferedChannel;
+use vmbus::protocol::body::OPEN_USER_DATA;
+use vmbus::protocol::id::GpadlId;
+use vmbus::ring::Channel;
+use vmbus::ring::channel::Rings;
+
+/// Sizes of a channel's rings in pages, without the control page of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RingPages {
+    /// Of the ring to the host.
+    pub to_host: u16,
+    /// Of the ring from the host.
+    pub from_host: u16,
+}
+
+impl RingPages {
+    /// The same for both.
+    pub const fn both(pages: u16) -> Self {
+        Self {
+            to_host: pages,
+            from_host: pages,
+        }
+    }
+}
+
+/// An open channel. Dropped, it closes the channel and takes the rings' pages back once the host has let go of them.
+pub struct ChannelHandle<H: Hal> {
+    bus: Bus<H>,
+    offered: OfferedChannel,
+    gpadl: Option<GpadlId>,
+}
+
+impl<H: Hal> core::fmt::Debug for ChannelHandle<H> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ChannelHandle")
+            .field("offered", &self.offered)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Hal> Bus<H> {
+    /// Opens a channel with rings of `rings`, whose interrupts come to `vp`. Ends with the channel's rings, and the handle that closes
+    /// it; from then on its owner [listens](ChannelHandle::listen).
+    pub async fn open(
+        &self,
+        offered: &OfferedChannel,
+        rings: RingPages,
+        vp: VpIndex,
+        user_data: &[u8; OPEN_USER_DATA],
+    ) -> Result<(Channel, ChannelHandle<H>), BusError> {
+        let relid = offered.relid;
+        let downstream = usize::from(rings.to_host) + 1;
+        let count = downstream + usize::from(rings.from_host) + 1;
+        let pages = Pages::allocate(&self.0.hal, count).ok_or(BusError::NoMemory)?;
+        let pages = Arc::new(pages);
+        // SAFETY: the pages are in a row, live as long as `pages`, and nobody else on this side uses them.
+        let rings = unsafe { Rings::new(pages.start(), count, downstream, pages.clone()) };
+        let channel = Channel::guest(rings.map_err(vmbus::ring::channel::ChannelError::from)?)?;
+        let offered = self.state().take(relid)?;
+        let mut handle = ChannelHandle {
+            bus: self.clone(),
+            offered,
+            gpadl: None,
+        };
+        let gpadl = self.ask(|state| state.share(relid, &pages))?;
+        handle.gpadl = Some(gpadl);
+        self.until(|state| state.created(relid, gpadl)).await?;
+        let downstream = downstream as u32;
+        self.ask(|state| state.open(relid, gpadl, downstream, vp, user_data))?;
+        self.until(|state| state.opened(relid)).await?;
+        Ok((channel, handle))
+    }
+}
+
+impl<H: Hal> ChannelHandle<H> {
+    /// The channel.
+    pub const fn offered(&self) -> &OfferedChannel {
+        &self.offered
+    }
+
+    /// The bus.
+    pub const fn bus(&self) -> &Bus<H> {
+        &self.bus
+    }
+
+    /// Has `owner` called for each of the channel's interrupts, and soon once for those that came before. If the device is gone
+    /// already, `owner` is told here.
+    pub fn listen(&self, owner: Arc<dyn Interrupt>) {
+        let listening = self.bus.state().listen(self.offered.relid, owner.clone());
+        if !listening {
+            owner.gone();
+        }
+    }
+
+    /// Signals the host.
+    pub fn signal(&self) {
+        let connection = self.offered.connection;
+        if let Err(status) = self.bus.0.hal.hypercalls().signal_event(connection, 0) {
+            // The device is about to be rescinded, or the host is gone; who waits is told by that.
+            log::debug!("channel {} cannot be signalled: {status:?}", self.offered.relid);
+        }
+    }
+}
+
+impl<H: Hal> Drop for ChannelHandle<H> {
+    fn drop(&mut self) {
+        let relid = self.offered.relid;
+        let _ = self.bus.ask(|state| {
+            state.give_up(relid, self.gpadl);
+            Ok(())
+        });
+    }
+}

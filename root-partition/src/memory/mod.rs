@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`address_space`] | the live page tables and frames |
+//! | [`dma`] | memory that devices read and write |
 //! | [`frames`] | which frames are free |
 //! | [`heap`] | the global allocator |
 //! | [`layout`] | which RAM becomes what |
@@ -11,6 +12,7 @@
 //! | [`stack`] | stacks with guard pages |
 
 pub mod address_space;
+pub mod dma;
 pub mod frames;
 pub mod heap;
 pub mod layout;

@@ -70,6 +70,12 @@ impl<'a> Function<'a> {
         );
     }
 
+    /// Keeps the function from reaching memory itself.
+    pub fn stop_bus_master(&self) {
+        let command = self.read(COMMAND) & COMMAND_MASK;
+        self.write(COMMAND, command & !COMMAND_BUS_MASTER);
+    }
+
     /// The BAR in slot `slot`, 0 to 5. A 64-bit BAR takes two slots, of which the first is asked for. `None` where the slot
     /// is empty or makes no sense.
     pub fn bar(&self, slot: u8) -> Option<Bar> {

@@ -11,7 +11,8 @@
 //! | [`executor`] | tasks and time |
 //! | [`interrupt`] | device interrupts as futures |
 //! | [`acpi`] | what the firmware's tables say |
-//! | [`drivers`] | serial line, PCI |
+//! | [`disk`] | the disks that virtual machines can have |
+//! | [`drivers`] | NVMe, PCI, serial line |
 //! | [`console`], [`logger`] | output |
 //! | [`shell`] | the management shell |
 //! | [`system`] | what the shell sees, over the real thing |
@@ -27,6 +28,7 @@ pub mod acpi;
 pub mod bench;
 pub mod boot;
 pub mod console;
+pub mod disk;
 pub mod drivers;
 pub mod executor;
 pub mod hypervisor;

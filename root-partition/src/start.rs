@@ -4,6 +4,7 @@
 use crate::acpi::Firmware;
 use crate::boot::start_info::Memory;
 use crate::boot::{BootInfo, CommandLine};
+use crate::disk::{self, Registry};
 use crate::drivers::{pci, serial};
 use crate::hypervisor::{detect, hypercalls, time};
 use crate::interrupt::Interrupt;
@@ -98,6 +99,7 @@ extern "C" fn main() -> ! {
         vps,
         worker: Worker::new(RootHost, Arc::new(archive), entered),
         pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
+        disks: Arc::new(Registry::new(Arc::new(archive), address_space::free_bytes)),
         soft_off: firmware.soft_off,
         targets: Targets {
             ram: boot.ram().collect(),
@@ -124,6 +126,7 @@ extern "C" fn main() -> ! {
         address_space::free_bytes() >> 20
     );
 
+    executor::spawn_on(0, disk::start::run(machine.disks.clone(), &machine.pci)).detach();
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
     executor::spawn_on(0, shell(machine, commands(&archive))).detach();
@@ -171,6 +174,7 @@ async fn shell(machine: &'static Machine, commands: Option<String>) {
         Some(commands) => {
             let lines: Vec<&str> = commands.lines().filter(|line| !line.trim().is_empty()).collect();
             let failures = session.run_script(lines).await;
+            disk::start::shut_down();
             stop::after_commands(failures == 0, machine.soft_off);
         }
         None => {

@@ -1,10 +1,12 @@
 //! What the shell sees of the world, over hypercalls and drivers.
 
 use crate::acpi::sleep::SleepType;
+use crate::disk::{self, Registry};
 use crate::drivers::pci::scan::Identity;
 use crate::hypervisor::{hypercalls, statistics, time};
 use crate::memory::{address_space, heap};
 use crate::selftest::Targets;
+use crate::shell::disks::Disks;
 use crate::shell::machines::Machines;
 use crate::shell::system::{
     LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
@@ -14,6 +16,7 @@ use crate::vm::worker::Worker;
 use crate::{bench, executor, logger, selftest, stop, wall_clock};
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
@@ -34,6 +37,8 @@ pub struct Machine {
     pub vps: u32,
     /// PCI functions.
     pub pci: Vec<Identity>,
+    /// The disks.
+    pub disks: Arc<Registry>,
     /// How to power off.
     pub soft_off: Option<SleepType>,
     /// What the self-tests aim at.
@@ -87,7 +92,7 @@ impl System for Machine {
             vendor_id: function.vendor,
             device_id: function.device,
             class: function.class,
-            driver: None,
+            driver: disk::start::driver_of(function.address),
         };
         self.pci.iter().map(device).collect()
     }
@@ -144,16 +149,22 @@ impl System for Machine {
     }
 
     fn power_off(&self) -> Result<(), SystemError> {
+        disk::start::shut_down();
         Err(SystemError::new(stop::power_off(self.soft_off)))
     }
 
     fn reboot(&self) -> Result<(), SystemError> {
+        disk::start::shut_down();
         stop::reset();
         Ok(())
     }
 
     fn machines(&self) -> Option<&dyn Machines> {
         Some(&self.worker)
+    }
+
+    fn disks(&self) -> Option<&dyn Disks> {
+        Some(&self.disks)
     }
 
     fn poll_notice(&self, context: &mut Context<'_>) -> Poll<String> {

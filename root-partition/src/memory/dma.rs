@@ -4,49 +4,39 @@
 //! knows. Devices change the bytes at any moment, so they are copied in and out and never referred to.
 #![allow(unsafe_code)]
 
+use super::pages::Pages;
 use alloc::sync::Arc;
 use alloc::vec;
-use core::ptr::NonNull;
 use vsp::buffer::{Buffer, Segment};
 
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
+pub use super::pages::PAGE;
 
 /// The address by which a device reaches what the memory bus has at `physical`.
 pub const fn device_address(physical: u64) -> u64 {
     physical
 }
 
-/// Zeroed pages in a row.
+/// Pages that the processor and devices share.
 #[derive(Debug)]
-pub struct DmaMemory {
-    base: NonNull<u8>,
-    size: usize,
-}
+pub struct DmaMemory(Pages);
 
 // SAFETY: the memory is the value's own, and is reached by single volatile accesses that tolerate other writers.
-unsafe impl Send for DmaMemory {}
-// SAFETY: as above.
 unsafe impl Sync for DmaMemory {}
 
 impl DmaMemory {
-    /// At least `bytes` bytes, at most 2 MiB, aligned to a page; `None` where there is no such memory.
+    /// At least `bytes` bytes, at most 2 MiB, zeroed and aligned to a page; `None` where there is no such memory.
     pub fn allocate(bytes: usize) -> Option<Self> {
-        let size = bytes.max(1).checked_next_multiple_of(PAGE)?;
-        let base = frames::allocate(size / PAGE)?;
-        // SAFETY: the pages were just allocated for this value alone.
-        unsafe { base.as_ptr().write_bytes(0, size) };
-        Some(Self { base, size })
+        Pages::allocate(bytes).map(Self)
     }
 
     /// Bytes.
     pub const fn size(&self) -> usize {
-        self.size
+        self.0.size()
     }
 
     /// The address of the byte at `offset` for a device.
     pub fn address(&self, offset: usize) -> u64 {
-        device_address(self.base.as_ptr() as u64 + offset as u64)
+        device_address(self.0.pointer().as_ptr() as u64 + offset as u64)
     }
 
     /// The 32-bit word at `offset`.
@@ -69,7 +59,7 @@ impl DmaMemory {
 
     /// Makes all bytes zero.
     pub fn clear(&self) {
-        for offset in (0..self.size).step_by(8) {
+        for offset in (0..self.size()).step_by(8) {
             self.write_u64(offset, 0);
         }
     }
@@ -78,17 +68,10 @@ impl DmaMemory {
         let inside = offset.is_multiple_of(size_of::<T>())
             && offset
                 .checked_add(size_of::<T>())
-                .is_some_and(|end| end <= self.size);
-        assert!(inside, "{offset:#x} of {:#x} bytes", self.size);
+                .is_some_and(|end| end <= self.size());
+        assert!(inside, "{offset:#x} of {:#x} bytes", self.size());
         // SAFETY: the offset is inside the memory.
-        unsafe { self.base.as_ptr().add(offset).cast() }
-    }
-}
-
-impl Drop for DmaMemory {
-    fn drop(&mut self) {
-        // SAFETY: the pages came from `allocate`, and whoever gave them to a device kept the value until that was done.
-        unsafe { frames::release(self.base, self.size / PAGE) };
+        unsafe { self.0.pointer().as_ptr().add(offset).cast() }
     }
 }
 
@@ -96,55 +79,8 @@ impl Drop for DmaMemory {
 pub fn buffer(size: usize) -> Option<Arc<Buffer>> {
     let memory = DmaMemory::allocate(size)?;
     // SAFETY: the memory is the buffer's, which owns it, and nobody has a reference to its bytes.
-    let segment = unsafe { Segment::new(memory.base, memory.base.as_ptr() as u64, size) };
+    let segment = unsafe { Segment::new(memory.0.pointer(), memory.0.pointer().as_ptr() as u64, size) };
     Some(Arc::new(Buffer::new(vec![segment], Arc::new(memory))))
-}
-
-#[cfg(not(test))]
-mod frames {
-    use super::PAGE;
-    use crate::memory::address_space;
-    use core::ptr::NonNull;
-
-    pub(super) fn allocate(pages: usize) -> Option<NonNull<u8>> {
-        NonNull::new(address_space::allocate_run(pages)? as *mut u8)
-    }
-
-    /// # Safety
-    /// The pages came from [`allocate`], and nothing uses them.
-    pub(super) unsafe fn release(base: NonNull<u8>, pages: usize) {
-        let start = base.as_ptr() as u64;
-        // SAFETY: the caller vouches for the pages.
-        unsafe { address_space::release(start..start + (pages * PAGE) as u64) };
-    }
-}
-
-#[cfg(test)]
-mod frames {
-    use super::PAGE;
-    use core::ptr::NonNull;
-    use std::alloc::{Layout, alloc, dealloc};
-
-    const MOST: usize = 512;
-
-    fn layout(pages: usize) -> Option<Layout> {
-        Layout::from_size_align(pages * PAGE, PAGE).ok()
-    }
-
-    pub(super) fn allocate(pages: usize) -> Option<NonNull<u8>> {
-        let layout = layout(pages).filter(|_| (1..=MOST).contains(&pages))?;
-        // SAFETY: the layout is not empty.
-        NonNull::new(unsafe { alloc(layout) })
-    }
-
-    /// # Safety
-    /// The pages came from [`allocate`], and nothing uses them.
-    pub(super) unsafe fn release(base: NonNull<u8>, pages: usize) {
-        if let Some(layout) = layout(pages) {
-            // SAFETY: the caller vouches for the pages, and the layout is the one that they came by.
-            unsafe { dealloc(base.as_ptr(), layout) };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | [`heap`] | the global allocator |
 //! | [`layout`] | which RAM becomes what |
 //! | [`mmio`] | device registers |
+//! | [`pages`] | pages as a value |
 //! | [`paging`] | page tables as such |
 //! | [`stack`] | stacks with guard pages |
 
@@ -17,5 +18,6 @@ pub mod frames;
 pub mod heap;
 pub mod layout;
 pub mod mmio;
+pub mod pages;
 pub mod paging;
 pub mod stack;

@@ -22,6 +22,8 @@ use spin::Mutex;
 use zerocopy::FromZeros;
 
 use super::{
+    disks::Disks,
+    fake_disks::FakeDisks,
     fake_machines::FakeMachines,
     machines::Machines,
     system::{
@@ -94,6 +96,7 @@ pub(crate) struct FakeSystem {
     pub(crate) power: Result<(), SystemError>,
     pub(crate) calls: Mutex<Vec<&'static str>>,
     pub(crate) machines: FakeMachines,
+    pub(crate) disks: FakeDisks,
 }
 
 impl FakeSystem {
@@ -106,6 +109,7 @@ impl FakeSystem {
             power: Ok(()),
             calls: Mutex::default(),
             machines: FakeMachines::default(),
+            disks: FakeDisks::default(),
         }
     }
 }
@@ -292,6 +296,10 @@ impl System for FakeSystem {
 
     fn machines(&self) -> Option<&dyn Machines> {
         Some(&self.machines)
+    }
+
+    fn disks(&self) -> Option<&dyn Disks> {
+        Some(&self.disks)
     }
 
     fn poll_notice(&self, _: &mut Context<'_>) -> Poll<String> {

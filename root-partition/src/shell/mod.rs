@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`commands`] | the table of commands, and what each does |
 //! | [`console`] | the terminal as session and commands share it |
+//! | [`disks`] | the trait by which commands see disks |
 //! | [`editor`] | line editing, history |
 //! | [`machines`] | the trait by which commands see virtual machines |
 //! | [`output`] | reports: tables for people, JSON for programs |
@@ -18,6 +19,7 @@
 
 pub mod commands;
 pub mod console;
+pub mod disks;
 pub mod editor;
 pub mod machines;
 pub mod output;
@@ -28,6 +30,8 @@ pub mod system;
 pub mod terminal;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
+#[cfg(test)]
+mod fake_disks;
 #[cfg(test)]
 mod fake_machines;

@@ -3,7 +3,7 @@
 //! The root kernel implements it with hypercalls and drivers, tests with a fake. Every method that may take longer
 //! than a person notices returns a [`Pending`] future, which Ctrl-C drops.
 //!
-//! Other nouns (`vm`; later `bus`, `disk`, `net`) bring a trait each, reached by a method here that has a default
+//! Other nouns (`vm`, `disk`; later `bus`, `net`) bring a trait each, reached by a method here that has a default
 //! (`fn machines(&self) -> Option<&dyn Machines> { None }`), so that this one does not grow without end.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
@@ -15,6 +15,7 @@ use core::{
     time::Duration,
 };
 
+use super::disks::Disks;
 use super::machines::Machines;
 use hypercall_api::{counter, operator::SystemInfo};
 
@@ -70,6 +71,11 @@ pub trait System: Sync {
 
     /// The virtual machines, where there can be any.
     fn machines(&self) -> Option<&dyn Machines> {
+        None
+    }
+
+    /// The disks, where there can be any.
+    fn disks(&self) -> Option<&dyn Disks> {
         None
     }
 

@@ -7,6 +7,7 @@
 //! | [`check`] | `hv check` |
 //! | [`complete`] | Tab |
 //! | [`devices`] | `dev list` |
+//! | [`disk`] | `disk …` |
 //! | [`dispatch`] | a line to a row; suggestions |
 //! | [`help`] | `help`, `--help` |
 //! | [`info`] | `hv info`, `root info`, `version` |
@@ -23,6 +24,7 @@ mod bench;
 mod check;
 pub mod complete;
 mod devices;
+mod disk;
 pub mod dispatch;
 pub(crate) mod help;
 mod info;
@@ -72,6 +74,14 @@ pub static COMMANDS: &[Command] = &[
     command("vm",       "log",      "Show what happened to a virtual machine",                   Now(vm::show::log)).arguments(&[vm::MACHINE]).json(),
     command("vm",       "stats",    "Show each VP's run time, exits and intercepts",             Now(vm::inspect::statistics)).arguments(&[vm::MACHINE]).json(),
     command("vm",       "dump",     "Show a piece of a virtual machine's memory",                Now(vm::inspect::memory)).arguments(&[vm::MACHINE, vm::inspect::ADDRESS, vm::inspect::LENGTH]).json(),
+    command("disk",     "list",     "List the disks and partitions",                            Later(disk::show::list)).json(),
+    command("disk",     "create",   "Make a disk of memory",                                    Now(disk::control::create)).arguments(&[disk::control::NEW]).flags(&[disk::control::SIZE]).json(),
+    command("disk",     "delete",   "Forget a disk of memory, and all that is on it",           Now(disk::control::delete)).arguments(&[disk::DISK]),
+    command("disk",     "check",    "Read all of a disk and tell what cannot be read",          Later(disk::check::run)).arguments(&[disk::DISK]).flags(&[disk::check::CHECKSUM, disk::check::WRITE, disk::YES]).json(),
+    command("disk",     "erase",    "Write zeros over a disk, or give its sectors up",          Later(disk::erase::run)).arguments(&[disk::DISK]).flags(&[disk::erase::DISCARD, disk::YES]).json(),
+    command("disk",     "scan",     "Read a disk's partition table again",                      Later(disk::control::scan)).arguments(&[disk::DISK]).json(),
+    command("disk",     "reset",    "Reset a disk's controller; nothing under way is lost",     Later(disk::control::reset)).arguments(&[disk::DISK]),
+    command("disk",     "bench",    "Measure what reading 4 KiB costs",                         Later(disk::measure::run)).arguments(&[disk::DISK]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
@@ -88,6 +98,7 @@ pub static COMMANDS: &[Command] = &[
 pub static NOUNS: &[(&str, &str)] = &[
     ("hv", "the hypervisor"),
     ("vm", "virtual machines"),
+    ("disk", "disks and partitions"),
     ("dev", "devices"),
     ("root", "the root partition"),
 ];

@@ -28,6 +28,8 @@ enum Finding {
     Fine,
     Gone,
     Reset(&'static str),
+    /// Somebody wants a reset.
+    Asked,
 }
 
 impl<H: Hardware> Controller<H> {
@@ -47,7 +49,14 @@ impl<H: Hardware> Controller<H> {
                     log::error!("{}: the controller is gone", self.name);
                     self.give_up(DiskError::Gone);
                 }
-                Finding::Reset(reason) => self.recover(reason).await,
+                Finding::Asked => {
+                    log::info!("{}: reset, as asked", self.name);
+                    self.recover().await;
+                }
+                Finding::Reset(reason) => {
+                    log::warn!("{}: reset: {reason}", self.name);
+                    self.recover().await;
+                }
             }
         }
     }
@@ -86,7 +95,7 @@ impl<H: Hardware> Controller<H> {
             return Finding::Gone;
         }
         if self.reset_wanted.swap(false, Ordering::AcqRel) {
-            return Finding::Reset("a reset was asked for");
+            return Finding::Asked;
         }
         if status.fatal() {
             return Finding::Reset("it reports a fatal error");
@@ -121,8 +130,7 @@ impl<H: Hardware> Controller<H> {
         Finding::Fine
     }
 
-    async fn recover(&self, reason: &str) {
-        log::warn!("{}: reset: {reason}", self.name);
+    async fn recover(&self) {
         for attempt in 1..=RESET_ATTEMPTS {
             match self.restart().await {
                 Ok(()) => {

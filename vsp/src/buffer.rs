@@ -108,11 +108,41 @@ impl Buffer {
         })
     }
 
+    /// Pieces of it, offsets with their lengths, as a buffer of their own; `None` where one is not inside it.
+    pub fn parts(self: &Arc<Self>, pieces: impl IntoIterator<Item = (usize, usize)>) -> Option<Self> {
+        let mut segments = Vec::new();
+        for (offset, length) in pieces {
+            self.cut(offset, length, |segment, from, length| {
+                segments.push(Segment {
+                    // SAFETY: `from` lies inside the segment.
+                    pointer: unsafe { segment.pointer.add(from) },
+                    physical: segment.physical + from as u64,
+                    length,
+                });
+            })
+            .ok()?;
+        }
+        Some(Self::new(segments, self.clone()))
+    }
+
     fn pieces(
         &self,
         offset: usize,
         length: usize,
         mut each: impl FnMut(*mut u8, usize),
+    ) -> Result<(), OutsideBuffer> {
+        self.cut(offset, length, |segment, from, length| {
+            // SAFETY: `from` lies inside the segment.
+            each(unsafe { segment.pointer.as_ptr().add(from) }, length);
+        })
+    }
+
+    /// Calls `each` with the segments that a range crosses, and the offset and length inside each.
+    fn cut(
+        &self,
+        offset: usize,
+        length: usize,
+        mut each: impl FnMut(&Segment, usize, usize),
     ) -> Result<(), OutsideBuffer> {
         let outside = OutsideBuffer {
             offset,
@@ -128,8 +158,7 @@ impl Buffer {
             let from = offset.max(start);
             let to = end.min(start + segment.length);
             if from < to {
-                // SAFETY: `from - start` is less than the segment's length.
-                each(unsafe { segment.pointer.as_ptr().add(from - start) }, to - from);
+                each(segment, from - start, to - from);
             }
             start += segment.length;
             if start >= end {
@@ -167,10 +196,7 @@ mod tests {
     #[test]
     fn copies_cross_segments_and_stay_inside() {
         let whole = owned(32);
-        let pointer = whole.segments()[0].pointer;
-        // SAFETY: both are parts of the memory of `whole`, which is their owner.
-        let parts = unsafe { alloc::vec![Segment::new(pointer.add(20), 0, 4), Segment::new(pointer, 0, 8),] };
-        let buffer = Buffer::new(parts, whole.clone());
+        let buffer = Arc::new(whole.parts([(20, 4), (0, 8)]).unwrap());
         buffer.copy_from(2, &[1, 2, 3, 4]).unwrap();
         let mut seen = [0; 32];
         whole.copy_to(0, &mut seen).unwrap();
@@ -180,5 +206,10 @@ mod tests {
         );
         assert!(buffer.copy_to(9, &mut [0; 4]).is_err());
         assert!(buffer.copy_to(usize::MAX, &mut [0; 4]).is_err());
+        let across = buffer.parts([(3, 3)]).unwrap();
+        let mut seen = [0; 3];
+        across.copy_to(0, &mut seen).unwrap();
+        assert_eq!((across.segments().len(), seen), (2, [2, 3, 4]));
+        assert!(buffer.parts([(0, 4), (9, 4)]).is_none());
     }
 }

@@ -1,0 +1,309 @@
+//! One channel of a controller: takes the guest's packets, keeps its requests, and answers them as they end.
+
+use super::controller::Controller;
+use super::disk::Disk;
+use super::request::{self, Pages, Step};
+use super::scsi::block::MAX_TRANSFER;
+use crate::buffer::Buffer;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::{Context, Poll};
+use futures_util::stream::{FuturesUnordered, Stream};
+use vmbus::protocol::storage::{
+    CreateSubChannels, MULTI_CHANNEL, Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION,
+    ScsiRequest, SrbStatus, Status, Version,
+};
+use vmbus::ring::gpa::{GpaRanges, RangeError};
+use vmbus::ring::{self, PacketFlags, PacketType, RingError};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Requests of one channel that may be under way.
+const MAX_OUTSTANDING: usize = 512;
+/// Bytes of a guest page.
+const PAGE: u64 = 4096;
+
+/// What a channel needs of the bus.
+pub trait Link: Send + Sync {
+    /// Completes when the guest has signalled since the last time.
+    fn wait(&self) -> impl Future<Output = ()> + Send;
+    /// Signals the guest.
+    fn signal(&self);
+    /// The memory of `pieces`, guest physical addresses with their lengths, in a row; `None` where the guest does not have it.
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<Buffer>>;
+    /// Offers so many sub-channels, and says how many there are. Only asked for on the first channel.
+    fn offer_sub_channels(&self, count: u16) -> u16;
+    /// So many packets were taken, and so many sent.
+    fn count(&self, _received: u64, _sent: u64) {}
+}
+
+/// Whether a channel is the first of its controller, on which that is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It is.
+    Primary,
+    /// It carries requests only.
+    SubChannel,
+}
+
+/// Serves the channel until its ring is broken by the guest; to be dropped when the channel closes.
+pub async fn serve<D: Disk>(
+    controller: &Controller<D>,
+    role: Role,
+    rings: ring::Channel,
+    link: &impl Link,
+) -> RingError {
+    let mut session = Session {
+        controller,
+        role,
+        version: (role == Role::SubChannel).then_some(Version::V6_2),
+        initialized: false,
+        answers: VecDeque::new(),
+    };
+    let ring::Channel {
+        mut outgoing,
+        mut incoming,
+    } = rings;
+    let mut running = FuturesUnordered::new();
+    loop {
+        incoming.mask();
+        let mut taken = 0;
+        if session.answers.is_empty() {
+            let mut batch = incoming.batch();
+            while running.len() < MAX_OUTSTANDING {
+                let packet = match batch.next() {
+                    Ok(Some(packet)) => packet,
+                    Ok(None) => break,
+                    Err(error) => return error,
+                };
+                taken += 1;
+                if let Some((transaction, pending)) = session.take(&packet, link) {
+                    running.push(async move { (transaction, pending.run().await) });
+                }
+            }
+            if batch.finish().is_needed() {
+                link.signal();
+            }
+        }
+        // What the disks have done by now is answered in one batch.
+        let mut ended = |cx: &mut Context<'_>| {
+            while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
+                session.answers.push_back((transaction, execute_answer(answer)));
+            }
+            Poll::Ready(())
+        };
+        poll_fn(&mut ended).await;
+        let sent = match session.answer(&mut outgoing, link) {
+            Ok(sent) => sent,
+            Err(error) => return error,
+        };
+        link.count(taken, sent);
+        let has_room = session.answers.is_empty();
+        if incoming.unmask() && has_room && running.len() < MAX_OUTSTANDING {
+            continue;
+        }
+        let mut wait = pin!(link.wait());
+        poll_fn(|cx| {
+            let mut ready = false;
+            while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
+                session.answers.push_back((transaction, execute_answer(answer)));
+                ready = true;
+            }
+            if role == Role::Primary {
+                controller.register(cx.waker());
+                ready |= controller.has_changed() && has_room && session.initialized;
+            }
+            if ready || wait.as_mut().poll(cx).is_ready() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+/// What is known of a channel's guest.
+struct Session<'a, D> {
+    controller: &'a Controller<D>,
+    role: Role,
+    /// The version that was agreed on.
+    version: Option<Version>,
+    /// It has set the controller up, and looks for units by itself; later it has to be told.
+    initialized: bool,
+    /// Answers that have not gone yet, with their transactions.
+    answers: VecDeque<(u64, Packet)>,
+}
+
+impl<D: Disk> Session<'_, D> {
+    /// Takes a packet: answers it, or returns what a disk has to do first.
+    fn take(&mut self, packet: &ring::Packet<'_>, link: &impl Link) -> Option<(u64, request::Pending<D>)> {
+        if !matches!(packet.kind(), PacketType::IN_BAND | PacketType::GPA_DIRECT) {
+            return None;
+        }
+        let mut message = Packet::new_zeroed();
+        packet.copy_most(message.as_mut_bytes());
+        let wanted = packet.wants_completion() || message.flags & REQUEST_COMPLETION != 0;
+        if message.operation == Operation::EXECUTE_SRB && self.version.is_some() {
+            let data = Data { packet, link };
+            match request::begin(self.controller, message.body(), &data) {
+                Step::Wait(pending) => return Some((packet.transaction(), pending)),
+                Step::Done(answer) => message = execute_answer(answer),
+            }
+        } else {
+            message = self.control(message, link);
+        }
+        if wanted {
+            self.answers.push_back((packet.transaction(), message));
+        }
+        None
+    }
+
+    /// Everything but requests.
+    fn control(&mut self, message: Packet, link: &impl Link) -> Packet {
+        let mut answer = Packet::new_zeroed();
+        answer.operation = Operation::COMPLETE_IO;
+        answer.status = Status::SUCCESS;
+        match (message.operation, self.role) {
+            (Operation::RESET_BUS | Operation::RESET_ADAPTER | Operation::RESET_LUN, _) => {}
+            (Operation::BEGIN_INITIALIZATION, Role::Primary) => {
+                (self.version, self.initialized) = (None, false);
+            }
+            (Operation::END_INITIALIZATION, Role::Primary) => {
+                if self.version.is_none() {
+                    answer.status = Status::UNSUCCESSFUL;
+                } else {
+                    self.initialized = true;
+                    self.controller.take_change();
+                }
+            }
+            (Operation::QUERY_PROTOCOL_VERSION, Role::Primary) => {
+                let asked: ProtocolVersion = message.body();
+                if Version::ALL.contains(&asked.version) {
+                    self.version = Some(asked.version);
+                } else {
+                    answer.status = Status::REVISION_MISMATCH;
+                }
+                answer.set_body(&asked);
+            }
+            (Operation::QUERY_PROPERTIES, _) => answer.set_body(&self.properties()),
+            (Operation::CREATE_SUB_CHANNELS, Role::Primary) => {
+                let wanted: CreateSubChannels = message.body();
+                if wanted.count > self.controller.max_sub_channels() || self.version.is_none() {
+                    answer.status = Status::INVALID_PARAMETER;
+                } else if link.offer_sub_channels(wanted.count) < wanted.count {
+                    answer.status = Status::UNSUCCESSFUL;
+                }
+                answer.set_body(&wanted);
+            }
+            (Operation::EXECUTE_SRB, _) => {
+                answer.status = Status::UNSUCCESSFUL;
+                let refused: ScsiRequest = request::failed(message.body(), SrbStatus::INVALID_REQUEST);
+                answer.set_body(&refused);
+            }
+            _ => answer.status = Status::NOT_SUPPORTED,
+        }
+        answer
+    }
+
+    fn properties(&self) -> Properties {
+        let sub_channels = self.controller.max_sub_channels();
+        Properties {
+            max_channels: sub_channels,
+            flags: if sub_channels > 0 { MULTI_CHANNEL } else { 0 },
+            max_transfer_bytes: MAX_TRANSFER,
+            ..Properties::new_zeroed()
+        }
+    }
+
+    /// Sends what is to be sent, as far as there is room, and says how much that was.
+    fn answer(&mut self, outgoing: &mut ring::Writer, link: &impl Link) -> Result<u64, RingError> {
+        let mut sent = 0;
+        let mut batch = outgoing.batch()?;
+        let mut full = None;
+        while let Some((transaction, answer)) = self.answers.front() {
+            let parts: &[&[u8]] = &[answer.as_bytes()];
+            match batch.push(PacketType::COMPLETION, *transaction, PacketFlags::empty(), parts) {
+                Ok(()) => drop(self.answers.pop_front()),
+                Err(RingError::Full { needed }) => {
+                    full = Some(needed);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            sent += 1;
+        }
+        if self.initialized && full.is_none() && self.controller.take_change() {
+            // A guest that looks for units finds those that came, and asks those that it knows whether they are there.
+            let notice = Packet::new(Operation::ENUMERATE_BUS, 0, &[0_u8; 4]);
+            match batch.push(PacketType::IN_BAND, 0, PacketFlags::empty(), &[notice.as_bytes()]) {
+                Ok(()) => sent += 1,
+                Err(error) => log::debug!("a change of disks is not told to the guest: {error}"),
+            }
+        }
+        if batch.commit().is_needed() {
+            link.signal();
+        }
+        if let Some(needed) = full {
+            // If there is room by now, the guest's next signal or the disks' next answer shows it; waiting costs nothing but time.
+            if outgoing.request_space(needed)? {
+                return self.answer(outgoing, link).map(|more| sent + more);
+            }
+        }
+        Ok(sent)
+    }
+}
+
+fn execute_answer(request: ScsiRequest) -> Packet {
+    Packet::new(Operation::COMPLETE_IO, 0, &request)
+}
+
+/// The memory that a packet names.
+struct Data<'a, L> {
+    packet: &'a ring::Packet<'a>,
+    link: &'a L,
+}
+
+impl<L: Link> Data<'_, L> {
+    /// Pieces of guest memory, a page or less each; an error is a piece that nobody has.
+    fn pieces(&self) -> Result<impl Iterator<Item = (u64, usize)>, RangeError> {
+        let ranges: GpaRanges<'_> = self.packet.gpa_ranges()?;
+        let pieces = ranges.flat_map(|range| {
+            let (range, failed) = match range {
+                Ok(range) => (Some(range), None),
+                Err(_) => (None, Some((u64::MAX, usize::MAX))),
+            };
+            let pages = range.into_iter().flat_map(|range| {
+                let (mut offset, mut left) = (u64::from(range.byte_offset()), range.byte_count() as usize);
+                range.pages().map(move |page| {
+                    let length = left.min((PAGE - offset) as usize);
+                    let gpa = page.checked_mul(PAGE).map_or(u64::MAX, |start| start + offset);
+                    (offset, left) = (0, left - length);
+                    (gpa, length)
+                })
+            });
+            pages.chain(failed)
+        });
+        Ok(pieces)
+    }
+}
+
+impl<L: Link> Pages for Data<'_, L> {
+    fn buffer(&self, bytes: usize) -> Option<Arc<Buffer>> {
+        let mut left = bytes;
+        let pieces = self.pieces().ok()?.map_while(|(gpa, length)| {
+            let length = length.min(left);
+            left -= length;
+            (length > 0).then_some((gpa, length))
+        });
+        let buffer = self.link.buffer(pieces)?;
+        (buffer.size() == bytes).then_some(buffer)
+    }
+
+    fn size(&self) -> usize {
+        self.pieces().map_or(0, |pieces| {
+            pieces.fold(0_usize, |sum, (_, length)| sum.saturating_add(length))
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! A SCSI controller: the units behind it, which may come and go while guests use them.
+
+use super::disk::Disk;
+use super::unit::LogicalUnit;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use futures_util::task::AtomicWaker;
+use spin::Mutex;
+
+/// Units that a controller can have. They are all of one target.
+pub const MAX_UNITS: u8 = 64;
+
+/// Why a unit could not be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The number is another unit's.
+    #[error("unit {0} is there already")]
+    Taken(u8),
+    /// The number is too high.
+    #[error("unit {0} is too high: a controller has units 0 to 63")]
+    TooHigh(u8),
+    /// All numbers are taken.
+    #[error("the controller has no number left: it can have 64 units")]
+    Full,
+}
+
+/// A controller over disks of type `D`. Its channels are served by [`super::channel::serve`], all of them over one controller.
+#[derive(Debug)]
+pub struct Controller<D> {
+    units: Mutex<BTreeMap<u8, Arc<LogicalUnit<D>>>>,
+    /// Sub-channels that a guest can have.
+    max_sub_channels: u16,
+    changed: AtomicBool,
+    /// The first channel's task, which tells the guest of changes.
+    teller: AtomicWaker,
+}
+
+impl<D: Disk> Controller<D> {
+    /// A controller without units.
+    pub const fn new(max_sub_channels: u16) -> Self {
+        Self {
+            units: Mutex::new(BTreeMap::new()),
+            max_sub_channels,
+            changed: AtomicBool::new(false),
+            teller: AtomicWaker::new(),
+        }
+    }
+
+    /// Sub-channels that a guest can have.
+    pub const fn max_sub_channels(&self) -> u16 {
+        self.max_sub_channels
+    }
+
+    /// Adds a unit as number `lun`, or as the first that is free, and lets the guest look for it. Returns the number.
+    pub fn attach(&self, lun: Option<u8>, unit: LogicalUnit<D>) -> Result<u8, AttachError> {
+        let mut units = self.units.lock();
+        let lun = match lun {
+            Some(lun) if lun >= MAX_UNITS => return Err(AttachError::TooHigh(lun)),
+            Some(lun) if units.contains_key(&lun) => return Err(AttachError::Taken(lun)),
+            Some(lun) => lun,
+            None => {
+                let free = (0..MAX_UNITS).find(|lun| !units.contains_key(lun));
+                free.ok_or(AttachError::Full)?
+            }
+        };
+        units.insert(lun, Arc::new(unit));
+        drop(units);
+        self.tell();
+        Ok(lun)
+    }
+
+    /// Takes a unit away, and lets the guest find out. Requests that are under way keep it until they end.
+    pub fn detach(&self, lun: u8) -> Option<Arc<LogicalUnit<D>>> {
+        let unit = self.units.lock().remove(&lun);
+        if unit.is_some() {
+            self.tell();
+        }
+        unit
+    }
+
+    /// A unit.
+    pub fn unit(&self, lun: u8) -> Option<Arc<LogicalUnit<D>>> {
+        self.units.lock().get(&lun).cloned()
+    }
+
+    /// The units and their numbers.
+    pub fn units(&self) -> Vec<(u8, Arc<LogicalUnit<D>>)> {
+        self.units
+            .lock()
+            .iter()
+            .map(|(lun, unit)| (*lun, unit.clone()))
+            .collect()
+    }
+
+    /// The units' numbers.
+    pub fn luns(&self) -> Vec<u8> {
+        self.units.lock().keys().copied().collect()
+    }
+
+    fn tell(&self) {
+        self.changed.store(true, Ordering::Release);
+        self.teller.wake();
+    }
+
+    /// Takes note of who tells the guest of changes.
+    pub(super) fn register(&self, waker: &core::task::Waker) {
+        self.teller.register(waker);
+    }
+
+    /// Whether the guest is to be told of a change, once.
+    pub(super) fn take_change(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the guest is to be told of a change.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+}

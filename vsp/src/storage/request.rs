@@ -1,0 +1,234 @@
+//! One SCSI request: from the guest's packet to the answer.
+
+use super::controller::Controller;
+use super::disk::{Disk, DiskError, Durability};
+use super::scsi::block::{MAX_TRANSFER, unmap_ranges};
+use super::scsi::cdb::Cdb;
+use super::scsi::sense::{SENSE, Sense};
+use super::scsi::{self, Task, Work};
+use super::unit::Layout;
+use crate::buffer::{self, Buffer};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use vmbus::protocol::storage::{DataDirection, MAX_CDB, ScsiRequest, ScsiStatus, SrbStatus};
+
+/// Bytes that are written at once where one block is written many times.
+const PATTERN: usize = 64 << 10;
+
+/// Memory of the guest that a request names.
+pub trait Pages {
+    /// The first `bytes` bytes of it; `None` where it is less, or not the guest's.
+    fn buffer(&self, bytes: usize) -> Option<Arc<Buffer>>;
+    /// Bytes of it.
+    fn size(&self) -> usize;
+}
+
+/// What is left to do for a request.
+pub enum Step<D> {
+    /// Nothing: this is the answer.
+    Done(ScsiRequest),
+    /// Wait for the disk.
+    Wait(Pending<D>),
+}
+
+/// A request that a disk works on.
+pub struct Pending<D> {
+    request: ScsiRequest,
+    disk: Arc<D>,
+    layout: Layout,
+    task: Task,
+    data: Arc<Buffer>,
+}
+
+/// Begins `request`, whose data are in `pages`.
+pub fn begin<D: Disk>(controller: &Controller<D>, request: ScsiRequest, pages: &impl Pages) -> Step<D> {
+    match work(controller, &request) {
+        Ok(Work::Nothing) => Step::Done(good(request, 0)),
+        Ok(Work::Reply(bytes)) => Step::Done(reply(request, &bytes, pages)),
+        Ok(Work::Disk { disk, layout, task }) => match data(&request, task, &layout, pages) {
+            Ok(data) => Step::Wait(Pending {
+                request,
+                disk,
+                layout,
+                task,
+                data,
+            }),
+            Err(sense) => Step::Done(check_condition(request, sense)),
+        },
+        Err(Refusal::Sense(sense)) => Step::Done(check_condition(request, sense)),
+        Err(Refusal::Srb(status)) => Step::Done(failed(request, status)),
+    }
+}
+
+enum Refusal {
+    Sense(Sense),
+    Srb(SrbStatus),
+}
+
+impl From<Sense> for Refusal {
+    fn from(sense: Sense) -> Self {
+        Self::Sense(sense)
+    }
+}
+
+fn work<D: Disk>(controller: &Controller<D>, request: &ScsiRequest) -> Result<Work<D>, Refusal> {
+    let luns = controller.luns();
+    // All units are of one target; guests look for others, and get nothing from them.
+    if request.path != 0 || request.target != 0 || luns.is_empty() {
+        return Err(Refusal::Srb(SrbStatus::SELECTION_TIMEOUT));
+    }
+    let mut cdb = [0; MAX_CDB];
+    cdb.copy_from_slice(&request.cdb[..MAX_CDB]);
+    let unit = controller.unit(request.lun);
+    let cdb = Cdb::parse(&cdb, request.cdb_length)?;
+    match unit {
+        Some(unit) => Ok(scsi::execute(&unit, &cdb, &luns)?),
+        None => scsi::execute_missing(&cdb, &luns).map_err(|_| Refusal::Srb(SrbStatus::INVALID_LUN)),
+    }
+}
+
+/// The guest's memory that a task needs.
+fn data(
+    request: &ScsiRequest,
+    task: Task,
+    layout: &Layout,
+    pages: &impl Pages,
+) -> Result<Arc<Buffer>, Sense> {
+    let (bytes, direction) = match task {
+        Task::Read { bytes, .. } => (bytes, DataDirection::READ),
+        Task::Write { bytes, .. } | Task::Unmap { bytes } => (bytes, DataDirection::WRITE),
+        Task::WriteSame { zeros: false, .. } => (layout.block as usize, DataDirection::WRITE),
+        Task::Flush | Task::WriteSame { zeros: true, .. } => return Ok(buffer::owned(0)),
+    };
+    if request.direction != direction
+        || (request.transfer_length as usize) < bytes
+        || bytes > MAX_TRANSFER as usize
+    {
+        return Err(Sense::INVALID_FIELD);
+    }
+    pages.buffer(bytes).ok_or(Sense::INVALID_FIELD)
+}
+
+impl<D: Disk> Pending<D> {
+    /// Does it, and gives the answer.
+    pub async fn run(self) -> ScsiRequest {
+        let (sector, bytes) = match self.task {
+            Task::Read { sector, bytes } | Task::Write { sector, bytes, .. } => (sector, bytes),
+            Task::WriteSame { sector, .. } => (sector, self.layout.block as usize),
+            Task::Unmap { bytes } => (0, bytes),
+            Task::Flush => (0, 0),
+        };
+        let done = match self.task {
+            Task::Read { .. } => self.disk.read(sector, &self.data).await.map_err(Failure::Disk),
+            Task::Write { durability, .. } => self
+                .disk
+                .write(sector, &self.data, durability)
+                .await
+                .map_err(Failure::Disk),
+            Task::Flush => self.disk.flush().await.map_err(Failure::Disk),
+            Task::Unmap { bytes } => self.unmap(bytes).await,
+            Task::WriteSame { sector, count, zeros } => {
+                self.write_same(sector, count, zeros).await.map_err(Failure::Disk)
+            }
+        };
+        match done {
+            Ok(()) => good(self.request, bytes as u32),
+            Err(Failure::Sense(sense)) => check_condition(self.request, sense),
+            Err(Failure::Disk(error)) => {
+                let sense = Sense::of(error, |sector| self.layout.block_of(sector));
+                check_condition(self.request, sense)
+            }
+        }
+    }
+
+    async fn unmap(&self, bytes: usize) -> Result<(), Failure> {
+        let mut list = vec![0; bytes];
+        self.data
+            .copy_to(0, &mut list)
+            .map_err(|_| Failure::Sense(Sense::PARAMETER_LENGTH))?;
+        for (sector, count) in unmap_ranges(&self.layout, &list).map_err(Failure::Sense)? {
+            if count > 0 {
+                self.disk.discard(sector, count).await.map_err(Failure::Disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_same(&self, sector: u64, count: u64, zeros: bool) -> Result<(), DiskError> {
+        let block = self.layout.block as usize;
+        let mut pattern = vec![0; block];
+        if !zeros {
+            self.data
+                .copy_to(0, &mut pattern)
+                .map_err(|_| DiskError::BufferSize)?;
+        }
+        let size = self.layout.geometry.sector_size.bytes() as usize;
+        let (mut sector, mut left) = (sector, count);
+        let chunk = filled(&pattern, PATTERN)?;
+        let whole = (PATTERN / size) as u64;
+        while left >= whole {
+            self.disk.write(sector, &chunk, Durability::Cached).await?;
+            (sector, left) = (sector + whole, left - whole);
+        }
+        if left > 0 {
+            let rest = filled(&pattern, left as usize * size)?;
+            self.disk.write(sector, &rest, Durability::Cached).await?;
+        }
+        Ok(())
+    }
+}
+
+enum Failure {
+    Sense(Sense),
+    Disk(DiskError),
+}
+
+/// `size` bytes of `pattern` again and again.
+fn filled(pattern: &[u8], size: usize) -> Result<Arc<Buffer>, DiskError> {
+    let bytes: Vec<u8> = pattern.iter().copied().cycle().take(size).collect();
+    let buffer = buffer::owned(size);
+    buffer.copy_from(0, &bytes).map_err(|_| DiskError::BufferSize)?;
+    Ok(buffer)
+}
+
+fn good(mut request: ScsiRequest, transferred: u32) -> ScsiRequest {
+    request.srb_status = SrbStatus::SUCCESS;
+    request.scsi_status = ScsiStatus::GOOD;
+    request.sense_length = 0;
+    request.transfer_length = transferred;
+    request
+}
+
+/// Gives the guest `bytes`, as far as it has room.
+fn reply(request: ScsiRequest, bytes: &[u8], pages: &impl Pages) -> ScsiRequest {
+    let room = (request.transfer_length as usize).min(pages.size());
+    let bytes = bytes.get(..room).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return good(request, 0);
+    }
+    if request.direction != DataDirection::READ {
+        return check_condition(request, Sense::INVALID_FIELD);
+    }
+    match pages.buffer(bytes.len()) {
+        Some(buffer) if buffer.copy_from(0, bytes).is_ok() => good(request, bytes.len() as u32),
+        _ => failed(request, SrbStatus::INVALID_REQUEST),
+    }
+}
+
+fn check_condition(request: ScsiRequest, sense: Sense) -> ScsiRequest {
+    let mut request = failed(request, SrbStatus::ERROR.with_sense());
+    request.scsi_status = ScsiStatus::CHECK_CONDITION;
+    request.sense_length = SENSE as u8;
+    request.cdb[..SENSE].copy_from_slice(&sense.encode());
+    request
+}
+
+/// The answer to a request that did not reach a unit.
+pub fn failed(mut request: ScsiRequest, status: SrbStatus) -> ScsiRequest {
+    request.srb_status = status;
+    request.scsi_status = ScsiStatus::GOOD;
+    request.sense_length = 0;
+    request.transfer_length = 0;
+    request
+}

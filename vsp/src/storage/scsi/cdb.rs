@@ -1,0 +1,215 @@
+//! Command descriptor blocks: the commands that we know, and the fields that they share (SPC-4, SBC-3, MMC-6).
+
+use super::sense::Sense;
+use vmbus::protocol::storage::MAX_CDB;
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $length:literal;)*) => {
+        /// The commands.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Operation { $($(#[$doc])* $name,)* }
+
+        impl Operation {
+            /// The command of an operation code, and how many bytes such a command has.
+            pub const fn decode(code: u8) -> Option<(Self, usize)> {
+                match code {
+                    $($code => Some((Self::$name, $length)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Is it ready?
+    TestUnitReady = 0x00, 6;
+    /// Sense data.
+    RequestSense = 0x03, 6;
+    /// Read.
+    Read6 = 0x08, 6;
+    /// Write.
+    Write6 = 0x0a, 6;
+    /// What is it?
+    Inquiry = 0x12, 6;
+    /// Parameters.
+    ModeSense6 = 0x1a, 6;
+    /// Start, stop, load, eject.
+    StartStopUnit = 0x1b, 6;
+    /// May the medium be taken out?
+    PreventAllow = 0x1e, 6;
+    /// How large?
+    ReadCapacity10 = 0x25, 10;
+    /// Read.
+    Read10 = 0x28, 10;
+    /// Write.
+    Write10 = 0x2a, 10;
+    /// Check that it can be read.
+    Verify10 = 0x2f, 10;
+    /// Flush.
+    SynchronizeCache10 = 0x35, 10;
+    /// Write one block many times.
+    WriteSame10 = 0x41, 10;
+    /// Give up blocks.
+    Unmap = 0x42, 10;
+    /// Table of contents.
+    ReadToc = 0x43, 10;
+    /// What can the drive do?
+    GetConfiguration = 0x46, 10;
+    /// What has happened to the drive?
+    GetEventStatus = 0x4a, 10;
+    /// What medium is it?
+    ReadDiscInformation = 0x51, 10;
+    /// Parameters.
+    ModeSense10 = 0x5a, 10;
+    /// Read.
+    Read16 = 0x88, 16;
+    /// Write.
+    Write16 = 0x8a, 16;
+    /// Check that it can be read.
+    Verify16 = 0x8f, 16;
+    /// Flush.
+    SynchronizeCache16 = 0x91, 16;
+    /// Write one block many times.
+    WriteSame16 = 0x93, 16;
+    /// How large, among others.
+    ServiceActionIn16 = 0x9e, 16;
+    /// Which units are there?
+    ReportLuns = 0xa0, 12;
+    /// Read.
+    Read12 = 0xa8, 12;
+    /// Write.
+    Write12 = 0xaa, 12;
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Cdb {
+    /// What it is.
+    pub operation: Operation,
+    bytes: [u8; MAX_CDB],
+}
+
+/// Blocks of the medium.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Blocks {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+}
+
+/// Bit of byte 1 of reads and writes: the medium itself.
+const FORCE_UNIT_ACCESS: u8 = 1 << 3;
+/// Bits of byte 1 of reads and writes: protection information, which we do not have.
+const PROTECT: u8 = 7 << 5;
+
+impl Cdb {
+    /// The command in `bytes`, of which `length` count.
+    pub fn parse(bytes: &[u8; MAX_CDB], length: u8) -> Result<Self, Sense> {
+        let (operation, needed) = Operation::decode(bytes[0]).ok_or(Sense::INVALID_COMMAND)?;
+        if usize::from(length) < needed {
+            return Err(Sense::INVALID_FIELD);
+        }
+        Ok(Self {
+            operation,
+            bytes: *bytes,
+        })
+    }
+
+    /// Byte `at`.
+    pub const fn byte(&self, at: usize) -> u8 {
+        self.bytes[at]
+    }
+
+    /// The 16 bits at `at`.
+    pub const fn u16(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    /// The 32 bits at `at`.
+    pub fn u32(&self, at: usize) -> u32 {
+        u32::from_be_bytes(core::array::from_fn(|byte| self.bytes[at + byte]))
+    }
+
+    /// The 64 bits at `at`.
+    pub fn u64(&self, at: usize) -> u64 {
+        u64::from_be_bytes(core::array::from_fn(|byte| self.bytes[at + byte]))
+    }
+
+    /// The blocks that a command on blocks names.
+    pub fn blocks(&self) -> Blocks {
+        use Operation::*;
+        match self.operation {
+            Read6 | Write6 => Blocks {
+                first: u64::from(self.u32(0) & 0x1f_ffff),
+                // Zero stands for 256.
+                count: (u32::from(self.byte(4)) + 255) % 256 + 1,
+            },
+            Read12 | Write12 => Blocks {
+                first: self.u32(2).into(),
+                count: self.u32(6),
+            },
+            Read16 | Write16 | Verify16 | SynchronizeCache16 | WriteSame16 => Blocks {
+                first: self.u64(2),
+                count: self.u32(10),
+            },
+            _ => Blocks {
+                first: self.u32(2).into(),
+                count: self.u16(7).into(),
+            },
+        }
+    }
+
+    /// Whether a read or write is to go to the medium itself; an error where it asks for protection information.
+    pub fn force_unit_access(&self) -> Result<bool, Sense> {
+        if matches!(self.operation, Operation::Read6 | Operation::Write6) {
+            return Ok(false);
+        }
+        if self.byte(1) & PROTECT != 0 {
+            return Err(Sense::INVALID_FIELD);
+        }
+        Ok(self.byte(1) & FORCE_UNIT_ACCESS != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(bytes: &[u8]) -> Blocks {
+        let mut cdb = [0; MAX_CDB];
+        cdb[..bytes.len()].copy_from_slice(bytes);
+        Cdb::parse(&cdb, bytes.len() as u8).unwrap().blocks()
+    }
+
+    #[test]
+    fn each_form_of_read_names_its_blocks() {
+        let expected = Blocks {
+            first: 0x1_0203,
+            count: 5,
+        };
+        assert_eq!(
+            blocks(&[0x08, 0xe1, 2, 3, 5, 0]),
+            expected,
+            "the high bits of byte 1 do not count"
+        );
+        assert_eq!(blocks(&[0x28, 0, 0, 1, 2, 3, 0, 0, 5, 0]), expected);
+        assert_eq!(blocks(&[0xa8, 0, 0, 1, 2, 3, 0, 0, 0, 5, 0, 0]), expected);
+        assert_eq!(
+            blocks(&[0x88, 0, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 5, 0, 0]),
+            expected
+        );
+        assert_eq!(blocks(&[0x08, 0, 0, 0, 0, 0]).count, 256);
+        assert_eq!(blocks(&[0x28, 0, 0, 0, 0, 0, 0, 0, 0, 0]).count, 0);
+    }
+
+    #[test]
+    fn commands_that_are_cut_or_unknown_are_refused() {
+        let mut cdb = [0; MAX_CDB];
+        cdb[0] = 0x28;
+        assert_eq!(Cdb::parse(&cdb, 9).unwrap_err(), Sense::INVALID_FIELD);
+        cdb[0] = 0xff;
+        assert_eq!(Cdb::parse(&cdb, 16).unwrap_err(), Sense::INVALID_COMMAND);
+    }
+}

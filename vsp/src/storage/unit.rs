@@ -1,0 +1,167 @@
+//! A logical unit: a disk, or a drive with or without a medium, as a guest's SCSI sees it.
+
+use super::disk::{Disk, Geometry};
+use super::scsi::sense::Sense;
+use alloc::string::String;
+use alloc::sync::Arc;
+use spin::Mutex;
+use uuid::Uuid;
+
+/// Bytes of a block of an optical medium.
+pub const OPTICAL_BLOCK: u32 = 2048;
+
+/// What a unit is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A disk that is always there.
+    Disk,
+    /// A drive for optical media.
+    Optical,
+}
+
+/// A logical unit over disks of type `D`.
+#[derive(Debug)]
+pub struct LogicalUnit<D> {
+    kind: Kind,
+    id: Uuid,
+    serial: String,
+    state: Mutex<State<D>>,
+}
+
+#[derive(Debug)]
+struct State<D> {
+    medium: Option<Arc<D>>,
+    /// Told with the next command that is not an inquiry.
+    attention: Option<Sense>,
+    locked: bool,
+}
+
+/// How a unit's blocks lie on its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The disk.
+    pub geometry: Geometry,
+    /// Bytes of a block.
+    pub block: u32,
+    /// Blocks that there are.
+    pub blocks: u64,
+}
+
+impl Layout {
+    fn new(kind: Kind, geometry: Geometry) -> Self {
+        let sector = geometry.sector_size.bytes();
+        // A disk of large sectors is no medium of smaller blocks; it shows its own.
+        let block = match kind {
+            Kind::Optical => OPTICAL_BLOCK.max(sector),
+            Kind::Disk => sector,
+        };
+        Self {
+            geometry,
+            block,
+            blocks: geometry.sectors / u64::from(block / sector),
+        }
+    }
+
+    /// The disk's sector of a block.
+    pub const fn sector(&self, block: u64) -> u64 {
+        block.saturating_mul((self.block / self.geometry.sector_size.bytes()) as u64)
+    }
+
+    /// The block of a disk's sector.
+    pub const fn block_of(&self, sector: u64) -> u64 {
+        sector / (self.block / self.geometry.sector_size.bytes()) as u64
+    }
+
+    /// Whether all of the `count` blocks from `first` on are there.
+    pub const fn holds(&self, first: u64, count: u64) -> bool {
+        match first.checked_add(count) {
+            Some(end) => end <= self.blocks,
+            None => false,
+        }
+    }
+}
+
+impl<D: Disk> LogicalUnit<D> {
+    /// A disk. `id` names it for ever; guests find it again by that and by `serial`.
+    pub fn disk(disk: D, id: Uuid, serial: String) -> Self {
+        Self::new(Kind::Disk, Some(disk), id, serial)
+    }
+
+    /// A drive for optical media, which need not hold one.
+    pub fn optical(medium: Option<D>, id: Uuid, serial: String) -> Self {
+        Self::new(Kind::Optical, medium, id, serial)
+    }
+
+    fn new(kind: Kind, medium: Option<D>, id: Uuid, serial: String) -> Self {
+        Self {
+            kind,
+            id,
+            serial,
+            state: Mutex::new(State {
+                medium: medium.map(Arc::new),
+                attention: None,
+                locked: false,
+            }),
+        }
+    }
+
+    /// What it is.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its name.
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Its serial number.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// What it holds, if there is something. Whoever has it can go on with it, even when it is taken out.
+    pub fn medium(&self) -> Option<Arc<D>> {
+        self.state.lock().medium.clone()
+    }
+
+    /// Its medium and how blocks lie on it, or why there is none.
+    pub fn ready(&self) -> Result<(Arc<D>, Layout), Sense> {
+        let medium = self.medium().ok_or(Sense::NO_MEDIUM)?;
+        let layout = Layout::new(self.kind, medium.geometry());
+        Ok((medium, layout))
+    }
+
+    /// Puts `medium` in the place of what is there, and gives that back; the guest hears of it with its next command.
+    pub fn change_medium(&self, medium: Option<D>) -> Option<Arc<D>> {
+        let mut state = self.state.lock();
+        state.attention = Some(Sense::MEDIUM_CHANGED);
+        state.locked = false;
+        core::mem::replace(&mut state.medium, medium.map(Arc::new))
+    }
+
+    /// The guest takes the medium out.
+    pub(super) fn eject(&self) -> Result<(), Sense> {
+        let mut state = self.state.lock();
+        if state.locked {
+            return Err(Sense::REMOVAL_PREVENTED);
+        }
+        state.medium = None;
+        Ok(())
+    }
+
+    /// The guest forbids or allows that it takes the medium out; an operator may always.
+    pub(super) fn lock(&self, locked: bool) {
+        self.state.lock().locked = locked;
+    }
+
+    /// The guest is to hear of `sense` with its next command.
+    pub fn raise(&self, sense: Sense) {
+        self.state.lock().attention = Some(sense);
+    }
+
+    /// What the guest has not heard yet, once.
+    pub(super) fn take_attention(&self) -> Option<Sense> {
+        self.state.lock().attention.take()
+    }
+}

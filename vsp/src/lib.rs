@@ -5,6 +5,7 @@
 //! | [`buffer`] | the memory of one request |
 //! | [`integration`] | heartbeat, shutdown, time and what a guest tells of itself |
 //! | [`storage`] | disks |
+//! | [`switch`] | where frames go |
 #![no_std]
 
 extern crate alloc;
@@ -12,3 +13,4 @@ extern crate alloc;
 pub mod buffer;
 pub mod integration;
 pub mod storage;
+pub mod switch;

@@ -4,6 +4,7 @@
 use super::chipset::{Chipset, Effect, Effects};
 use super::description::Description;
 use super::host::{BLOCK, FRAME, Host, Listener};
+use super::intercept::crash::Report;
 use super::loader::Entry;
 use super::memory::GuestMemory;
 use super::pool::{self, PoolError, with_deposits};
@@ -43,6 +44,8 @@ pub enum Event {
     },
     /// A VP cannot go on.
     Crash(String),
+    /// The guest says that it has crashed.
+    GuestCrash(Report),
     /// Something for the log.
     Note(String),
 }

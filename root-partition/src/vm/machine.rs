@@ -8,6 +8,7 @@ use super::description::{Description, TripleFault};
 use super::enlightenments::VMBUS;
 use super::firmware;
 use super::host::Host;
+use super::intercept::crash::Report;
 use super::loader::{self, LoadError};
 use super::memory::GuestMemory;
 use super::ring::Ring;
@@ -29,6 +30,8 @@ const CONSOLE: usize = 64 << 10;
 const LOG: usize = 200;
 /// Longest entry, in bytes.
 const LOG_ENTRY: usize = 300;
+/// Lines of a guest's last words that the log takes.
+const CRASH_LINES: usize = 80;
 /// Random bytes that a guest gets for its own generator.
 const ENTROPY: usize = 64;
 
@@ -400,6 +403,7 @@ impl<H: Host> Machine<H> {
                 self.crash(&child, &format!("triple fault of VP {vp} at {rip:#x}"));
             }
             Event::Crash(why) => self.crash(&child, &why),
+            Event::GuestCrash(report) => self.guest_crash(&child, &report),
         }
     }
 
@@ -420,6 +424,25 @@ impl<H: Host> Machine<H> {
             self.note(&error.to_string());
         }
         self.set_state(State::Crashed);
+    }
+
+    /// The guest has told of its crash: its text, the newest part of it, goes to the log.
+    fn guest_crash(&self, child: &Child<H>, report: &Report) {
+        let [p0, p1, p2, p3, p4] = report.parameters;
+        let parameters = format!("{p0:#x} {p1:#x} {p2:#x} {p3:#x} {p4:#x}");
+        let Some(text) = &report.text else {
+            return self.crash(child, &format!("the guest says that it has: {parameters}"));
+        };
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.trim_end_matches(['\0', '\r']))
+            .filter(|line| !line.is_empty())
+            .collect();
+        let newest = lines.len().saturating_sub(CRASH_LINES);
+        lines[newest..]
+            .iter()
+            .for_each(|line| self.note(&format!("guest: {line}")));
+        self.crash(child, "the guest says that it has, with the text above");
     }
 
     fn set_state(&self, state: State) {

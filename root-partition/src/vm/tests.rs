@@ -92,6 +92,57 @@ fn console(worker: &Worker<FakeHost>) -> String {
     String::from_utf8(worker.console("web", 0).unwrap().1).unwrap()
 }
 
+fn crash_message(control: u64) -> Message {
+    let mut intercept = MsrIntercept::new_zeroed();
+    intercept.header = header(AccessType::WRITE, 0x20_0000);
+    intercept.msr = hypercall_api::msr::CRASH_CTL;
+    (intercept.rdx, intercept.rax) = (control >> 32, control & 0xffff_ffff);
+    Message::new(MessageType::MSR_INTERCEPT, 0, intercept.as_bytes())
+}
+
+fn log(worker: &Worker<FakeHost>) -> String {
+    let entries = worker.log("web").unwrap();
+    entries.into_iter().map(|entry| entry.text + "\n").collect()
+}
+
+#[test]
+fn a_guests_report_of_its_crash_is_logged_and_stops_it() {
+    let (host, worker) = running();
+    for (index, value) in [1, 2, 3, 0x20_0000, 7].into_iter().enumerate() {
+        host.set(
+            1,
+            RegisterName(RegisterName::GUEST_CRASH_P0.0 + index as u32),
+            value,
+        );
+    }
+    host.intercept(1, &crash_message(0xc000_0000_0000_0000));
+    assert_eq!(state(&worker), State::Crashed);
+    // The kernel's first bytes.
+    assert!(
+        log(&worker).contains("guest: text of\ncrashed: "),
+        "{}",
+        log(&worker)
+    );
+}
+
+#[test]
+fn a_crash_whose_text_is_nowhere_is_a_crash_all_the_same() {
+    let (host, worker) = running();
+    host.set(0, RegisterName::GUEST_CRASH_P3, u64::MAX - 3);
+    host.set(0, RegisterName::GUEST_CRASH_P4, u64::MAX);
+    host.intercept(0, &crash_message(0xc000_0000_0000_0000));
+    assert_eq!(state(&worker), State::Crashed);
+    assert!(log(&worker).contains("its text cannot be read"));
+}
+
+#[test]
+fn a_crash_without_a_text_tells_its_parameters() {
+    let (host, worker) = running();
+    host.set(0, RegisterName::GUEST_CRASH_P2, 0xffff_8000);
+    host.intercept(0, &crash_message(0x8000_0000_0000_0000));
+    assert!(log(&worker).contains("crashed: the guest says that it has: 0x0 0x0 0xffff8000 0x0 0x0"));
+}
+
 #[test]
 fn what_a_guest_is_not_told_of_reaches_the_hypervisor() {
     let kernel = super::loader::tests::elf64(b"text of a kernel", Some(0x20_0000));

@@ -56,6 +56,23 @@ fn an_access_past_its_memory_that_nobody_emulates_crashes_a_machine_alone() -> R
 }
 
 #[test]
+fn a_guest_that_tells_of_its_crash_is_stopped_with_its_text_in_the_log() -> Result<()> {
+    let mut world = with_a_witness(&[("bad", hello(2, "crash", ""))])?;
+    world.start("bad")?;
+    world.wait("bad", "crashed")?;
+    let log = world.log_of("bad")?;
+    assert!(
+        log.contains(
+            "guest: hello: what was going on\nguest: hello: and how it ended\ncrashed: the guest says"
+        ),
+        "{log}"
+    );
+    assert!(!world.console_of("bad")?.contains("nobody has stopped it"));
+    world.text("vm kill bad")?;
+    world.goes_on("witness")
+}
+
+#[test]
 fn a_triple_fault_resets_a_machine_that_is_described_so() -> Result<()> {
     let description = hello(1, "triple-fault", "triple_fault = \"reset\"");
     let mut world = with_a_witness(&[("again", description)])?;

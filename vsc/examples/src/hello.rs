@@ -15,14 +15,16 @@
 //! | `panic` | a panic: reported, then power off |
 //! | `fault` | an exception that nobody handles: reported, then power off |
 //! | `triple-fault` | a triple fault |
+//! | `crash` | tells the hypervisor that it has crashed, with a text of two lines |
 //! | `beyond` | an access past its memory that no VM worker emulates |
 #![no_std]
 #![no_main]
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use hypercall_api::msr::StimerConfig;
+use hypercall_api::msr::{self, StimerConfig};
 use vsc_runtime::boot::BootInfo;
 use vsc_runtime::hypervisor::{self, time, timer};
+use vsc_runtime::processor::instruction::write_msr;
 use vsc_runtime::processor::local;
 use vsc_runtime::processor::start::start_others;
 use vsc_runtime::{Processor, apic, interrupt, println, processor};
@@ -91,6 +93,7 @@ fn end(boot: &BootInfo) {
         () if asked("fault") => vsc_runtime::stop::provoke_fault(),
         () if asked("triple-fault") => vsc_runtime::stop::triple_fault(),
         () if asked("beyond") => beyond(),
+        () if asked("crash") => crash(),
         () => {}
     }
 }
@@ -105,6 +108,20 @@ fn beyond() {
     let word = unsafe { AtomicU64::from_ptr(NOTHING as *mut u64) };
     let found = word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
     println!("hello: beyond its memory is {found:x?}");
+}
+
+/// Tells the hypervisor of a crash, by the MSRs of which the last two are address and length of a text.
+#[allow(unsafe_code)]
+fn crash() {
+    static TEXT: &[u8] = b"hello: what was going on\nhello: and how it ended\n";
+    let parameters = [0, 0, 0, TEXT.as_ptr() as u64, TEXT.len() as u64];
+    for (number, parameter) in (msr::CRASH_P0..).zip(parameters) {
+        // SAFETY: the text lives as long as the program, and memory is mapped to itself.
+        unsafe { write_msr(number, parameter) };
+    }
+    // SAFETY: as above.
+    unsafe { write_msr(msr::CRASH_CTL, msr::crash::NOTIFY | msr::crash::NOTIFY_MESSAGE) };
+    println!("hello: nobody has stopped it");
 }
 
 /// How the others are to stay: not at all, [`STUCK`] or [`HALTED`].

@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`crash`] | a guest's report of its own crash |
 //! | [`memory`] | accesses to memory that is not there |
 //! | [`port`] | accesses to I/O ports |
 //! | [`string`] | INS and OUTS |
 
+pub mod crash;
 pub mod memory;
 pub mod port;
 pub mod string;
@@ -16,10 +18,12 @@ use alloc::format;
 use arrayvec::ArrayVec;
 use hypercall_api::id::VpIndex;
 use hypercall_api::intercept::{
-    CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HaltIntercept, InterceptHeader,
-    MsrIntercept, UnrecoverableException, UnsupportedFeature,
+    AccessType, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HaltIntercept,
+    InterceptHeader, MsrIntercept, UnrecoverableException, UnsupportedFeature,
 };
 use hypercall_api::message::{Message, MessageType};
+use hypercall_api::msr::CRASH_CTL;
+use hypercall_api::msr::crash::NOTIFY;
 use hypercall_api::register::{PendingException, RegisterAssociation, RegisterName, RegisterValue};
 use hypercall_api::status::HvStatus;
 use zerocopy::FromBytes;
@@ -55,7 +59,7 @@ pub fn handle<H: Host>(child: &Child<H>, vp: VpIndex, message: &Message, set: &m
         MessageType::IO_PORT_INTERCEPT => with(message, |it| port::access(child, vp, it, set)),
         MessageType::UNMAPPED_GPA => with(message, |it| memory::access(child, vp, it, set)),
         MessageType::GPA_INTERCEPT => with(message, |it| memory::access(child, vp, it, set)),
-        MessageType::MSR_INTERCEPT => with(message, |it| Ok(msr(it, set))),
+        MessageType::MSR_INTERCEPT => with(message, |it| msr(child, vp, it, set)),
         MessageType::CPUID_INTERCEPT => with(message, |it| Ok(cpuid(it, set))),
         MessageType::EXCEPTION_INTERCEPT => with(message, |it| Ok(exception(it, set))),
         MessageType::HALT => with(message, |it| Ok(halted(vp, it))),
@@ -123,9 +127,18 @@ fn code_bits(header: &InterceptHeader) -> u32 {
     }
 }
 
-/// MSRs that come here do not exist.
-fn msr(_: &MsrIntercept, set: &mut Registers) -> Answer {
-    fault(set, GENERAL_PROTECTION, Some(0), 0)
+/// MSRs that come here do not exist, but for the one by which a guest tells of its crash.
+fn msr<H: Host>(
+    child: &Child<H>,
+    vp: VpIndex,
+    it: &MsrIntercept,
+    set: &mut Registers,
+) -> Result<Answer, HvStatus> {
+    let notifies = it.header.access == AccessType::WRITE && it.value() & NOTIFY != 0;
+    match it.msr {
+        CRASH_CTL if notifies => crash::report(child, vp, it.value()),
+        _ => Ok(fault(set, GENERAL_PROTECTION, Some(0), 0)),
+    }
 }
 
 /// CPUID reads what the hypervisor would have answered.

@@ -1,0 +1,13 @@
+//! Debian's kernel, as its package has it, as a child. What counts is what user space says and sees.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`boot`] | user space on one and more processors, what it finds there, the shell on the console |
+//! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
+//! | [`world`] | what they share |
+//!
+//! The kernel is fetched when it is first wanted, as the emulator is.
+
+mod boot;
+mod lifecycle;
+mod world;

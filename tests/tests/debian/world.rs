@@ -1,0 +1,175 @@
+//! A machine whose boot archive has Debian's kernel and descriptions of guests with it.
+
+use std::ops::{Deref, DerefMut};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::{Shell, number};
+use xtask::Machine;
+use xtask::guest::debian::{Debian, description};
+
+/// How long the machine may print nothing: a boot, on a host that is busy with other things.
+const SILENCE: Duration = Duration::from_secs(600);
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A shell with Debian guests.
+pub(crate) struct World(Shell);
+
+impl Deref for World {
+    type Target = Shell;
+
+    fn deref(&self) -> &Shell {
+        &self.0
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Shell {
+        &mut self.0
+    }
+}
+
+/// A guest: its name, its processors, and the commands that it runs in place of a login.
+pub(crate) struct Guest<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) processors: u32,
+    pub(crate) commands: &'a str,
+    /// More of its description.
+    pub(crate) more: &'a str,
+}
+
+impl<'a> Guest<'a> {
+    pub(crate) fn new(name: &'a str, processors: u32, commands: &'a str) -> Self {
+        Self {
+            name,
+            processors,
+            commands,
+            more: "",
+        }
+    }
+}
+
+impl World {
+    /// Boots the machine with these guests.
+    pub(crate) fn boot(guests: &[Guest<'_>]) -> Result<Self> {
+        let debian = Debian::ensure()?;
+        let mut machine = Machine::new().silence_limit(SILENCE);
+        for (name, bytes) in debian.files()? {
+            machine = machine.file(name, bytes);
+        }
+        for guest in guests {
+            let text = description(guest.processors, guest.commands) + guest.more + "\n";
+            machine = machine.file(format!("vms/{}.toml", guest.name), text);
+        }
+        Shell::boot(&machine).map(Self)
+    }
+
+    /// Boots the machine with `guest`, starts it, and has `test` look at it. Where that fails, the error tells all that the
+    /// machine can tell of the guest.
+    pub(crate) fn with(guest: &Guest<'_>, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut world = Self::boot(core::slice::from_ref(guest))?;
+        let result = world
+            .text(&format!("vm start {}", guest.name))
+            .and_then(|_| test(&mut world));
+        result.map_err(|error| {
+            let told = world.all_about(guest.name);
+            error.context(told)
+        })
+    }
+
+    /// What the machine can tell of a guest.
+    fn all_about(&mut self, name: &str) -> String {
+        let commands = [
+            format!("vm console {name} --dump"),
+            format!("vm log {name}"),
+            format!("vm stats {name}"),
+            "vm list".to_owned(),
+            "hv log".to_owned(),
+        ];
+        let mut told = String::new();
+        for command in commands {
+            match self.run(&command) {
+                Ok(reply) => told += &format!("--- {command} ---\n{}\n", reply.text.replace('\r', "")),
+                // The machine itself is gone: what it has printed is all there is.
+                Err(error) => return told + &format!("--- {command} ---\n{error:#}\n"),
+            }
+        }
+        told
+    }
+
+    /// Waits until a guest is in `state`.
+    pub(crate) fn wait(&mut self, name: &str, state: &str) -> Result<()> {
+        self.text(&format!("vm wait {name} --state {state}")).map(drop)
+    }
+
+    /// What a guest's console has said.
+    pub(crate) fn console_of(&mut self, name: &str) -> Result<String> {
+        let dump = self.json(&format!("vm console {name} --dump"))?;
+        Ok(dump["text"].as_str().unwrap_or_default().replace('\r', ""))
+    }
+
+    /// The events of a guest's log, one a line.
+    pub(crate) fn log_of(&mut self, name: &str) -> Result<String> {
+        let log = self.json(&format!("vm log {name}"))?;
+        let events = log["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let lines: Vec<&str> = events
+            .iter()
+            .filter_map(|event| event["event"].as_str())
+            .collect();
+        Ok(lines.join("\n"))
+    }
+
+    /// All exits of a guest's VPs since it was started.
+    pub(crate) fn exits(&mut self, name: &str) -> Result<u64> {
+        let stats = self.json(&format!("vm stats {name}"))?;
+        let vps = stats["vps"].as_array().context("there are no VPs")?;
+        Ok(vps.iter().filter_map(|vp| vp["exits"]["total"].as_u64()).sum())
+    }
+
+    /// Looks again and again until `done`.
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !done(self)? {
+            ensure!(start.elapsed() < SILENCE, "it did not come to pass that {what}");
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Frames of the root that are free, the heap's among them, in bytes.
+    pub(crate) fn free_memory(&mut self) -> Result<u64> {
+        let info = self.json("root info")?;
+        Ok(["/memory_free_bytes", "/heap_total_bytes", "/pool_free_bytes"]
+            .iter()
+            .map(|pointer| number(&info, pointer))
+            .sum())
+    }
+}
+
+/// Lines of a kernel's log that tell of something wrong.
+pub(crate) fn complaints(console: &str) -> Vec<&str> {
+    const SIGNS: [&str; 12] = [
+        "WARNING:",
+        "BUG:",
+        "Call Trace",
+        "Hyper-V bug",
+        "Hyper-V: WARN",
+        "nable to calibrate",
+        "nable to read",
+        "unchecked MSR access",
+        "self-detected stall",
+        "soft lockup",
+        "timekeeping watchdog",
+        "clocksource: timekeeping",
+    ];
+    console
+        .lines()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .collect()
+}

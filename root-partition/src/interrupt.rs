@@ -1,6 +1,6 @@
 //! Device interrupts: a vector each, asked for by hypercall, awaited by tasks.
 
-use crate::hypervisor::{hypercalls, messages};
+use crate::hypervisor::{hypercalls, messages, ports};
 use crate::processor::{Local, local};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,8 @@ pub const TIMER_VECTOR: u8 = 0xf0;
 pub const WAKE_VECTOR: u8 = 0xf1;
 /// Vector of SINT 0: messages of the hypervisor.
 pub const MESSAGE_VECTOR: u8 = 0xf2;
+/// Vector of SINT 2: messages and events of children.
+pub const PORT_VECTOR: u8 = 0xf3;
 /// Vectors that devices get. Those below 0x30 are left out, as some mean something to Hyper-V's own hypervisor.
 const DEVICE_VECTORS: core::ops::Range<u8> = 0x30..0xf0;
 
@@ -52,6 +54,7 @@ pub fn dispatch(local: &Local) {
             match vector as u8 {
                 TIMER_VECTOR => local.timers.expire(),
                 MESSAGE_VECTOR => messages::receive(local),
+                PORT_VECTOR => ports::receive(local),
                 WAKE_VECTOR => {}
                 _ => {
                     LINES[vector].raised.store(true, Ordering::Release);

@@ -7,6 +7,8 @@
 //! | [`messages`] | what the hypervisor tells about children |
 //! | [`page_msr`] | pages that are agreed on by an MSR |
 //! | [`parameters`] | pages for a call's input and output |
+//! | [`ports`] | messages and events of children |
+//! | `slot` | a message slot |
 //! | [`statistics`] | the VPs' counters |
 //! | [`synthetic_timer`] | synthetic timer 0 of each VP |
 //! | [`time`] | the reference time |
@@ -16,6 +18,8 @@ pub mod hypercall_page;
 pub mod messages;
 mod page_msr;
 pub mod parameters;
+pub mod ports;
+mod slot;
 pub mod statistics;
 pub mod synthetic_timer;
 pub mod time;
@@ -35,13 +39,14 @@ pub fn init() -> Result<(), PagingError> {
 
 /// Prepares what each processor has: VP assist page, SynIC and timer. Runs on the processor itself.
 pub fn init_processor() -> Result<(), PagingError> {
-    for register in [msr::VP_ASSIST_PAGE, msr::SIEFP] {
-        page_msr::enable(register, Access::DATA)?;
-    }
+    page_msr::enable(msr::VP_ASSIST_PAGE, Access::DATA)?;
+    let events = page_msr::enable(msr::SIEFP, Access::DATA)?;
+    local().event_page.store(events, Ordering::Relaxed);
     let messages = page_msr::enable(msr::SIMP, Access::DATA)?;
     local().message_page.store(messages, Ordering::Relaxed);
     page_msr::enable_synic();
     messages::init();
+    ports::init();
     synthetic_timer::init();
     Ok(())
 }

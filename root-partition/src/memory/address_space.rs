@@ -1,13 +1,17 @@
-//! The root's one address space: every address is mapped to itself, RAM cached, everything else as device memory, the
+//! The root's one address space: every address is mapped to itself (but for [`window`](super::window)s), RAM cached, everything else as device memory, the
 //! image W^X, page 0 and the page under each stack not at all.
 #![allow(unsafe_code)]
 
 use super::frames::{BLOCK_SIZE, FRAME_SIZE, Frames};
 use super::paging::{Access, PageTables, PagingError, TableMemory};
 use crate::boot::start_info::MAX_MEMORY_MAP;
+use crate::hypervisor::hypercalls;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::arch::x86_64::__cpuid;
 use core::ops::Range;
+use hypercall_api::call::GuestCalls;
+use hypercall_api::flush::FlushFlags;
 use hypercall_api::pvh::{MemoryKind, MemoryMapEntry};
 use spin::{Mutex, Once};
 use x86_64::instructions::tlb;
@@ -109,6 +113,46 @@ pub fn map_device(range: Range<u64>) -> Result<(), PagingError> {
         range.start & !4095..range.end.next_multiple_of(4096),
         Access::DEVICE,
     )
+}
+
+/// Maps `frames`, whole pages of RAM, in a row from `base` on, which is where nothing is mapped. Undone where it fails.
+pub(super) fn map_row(base: u64, frames: &[u64]) -> Result<(), PagingError> {
+    let Some(tables) = TABLES.get() else {
+        return Err(PagingError::OutOfMemory);
+    };
+    let result = {
+        let mut tables = tables.lock();
+        let mut pages = (base..).step_by(FRAME_SIZE as usize).zip(frames);
+        pages.try_for_each(|(page, frame)| tables.map_page(page, *frame, Access::DATA))
+    };
+    if result.is_err() {
+        // SAFETY: nobody knows of the mapping yet.
+        unsafe { unmap_row(base..base + frames.len() as u64 * FRAME_SIZE) };
+    }
+    result
+}
+
+/// Unmaps `range`, which begins at a multiple of 2 MiB and has its last 2 MiB for itself, on all processors.
+///
+/// # Safety
+/// Nobody uses the range any more.
+pub(super) unsafe fn unmap_row(range: Range<u64>) {
+    let Some(tables) = TABLES.get() else { return };
+    let removed: Vec<u64> = {
+        let mut tables = tables.lock();
+        let blocks = range.step_by(BLOCK_SIZE as usize);
+        blocks.filter_map(|block| tables.remove_table(block)).collect()
+    };
+    let flags = FlushFlags::ALL_PROCESSORS | FlushFlags::ALL_VIRTUAL_ADDRESS_SPACES;
+    if let Err(status) = hypercalls().flush_address_space(0, flags, 0) {
+        // A processor may still walk the tables: better lost than shared.
+        log::error!("page tables cannot be freed: no TLB flush: {status}");
+        return;
+    }
+    for table in removed {
+        // SAFETY: it came from `RealTables::allocate`, and no processor has it any more.
+        unsafe { release(table..table + FRAME_SIZE) };
+    }
 }
 
 /// Whether any of `range` is RAM; all of it counts as such until the memory map is known.

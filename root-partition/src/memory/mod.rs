@@ -11,6 +11,7 @@
 //! | [`pages`] | pages as a value |
 //! | [`paging`] | page tables as such |
 //! | [`stack`] | stacks with guard pages |
+//! | [`window`] | frames from anywhere, in a row |
 
 pub mod address_space;
 pub mod dma;
@@ -21,3 +22,4 @@ pub mod mmio;
 pub mod pages;
 pub mod paging;
 pub mod stack;
+pub mod window;

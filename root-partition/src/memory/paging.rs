@@ -1,4 +1,4 @@
-//! Four-level page tables that map every address to itself (APM 2, 5.3). Pure: where tables lie is the caller's business.
+//! Four-level page tables that map addresses to themselves, or pages one by one to frames (APM 2, 5.3). Pure: where tables lie is the caller's business.
 
 use core::ops::Range;
 
@@ -115,6 +115,40 @@ impl<M: TableMemory> PageTables<M> {
         Ok(page_size(0))
     }
 
+    /// Maps the one page at `address` to the frame at `frame`, in place of what it had.
+    pub fn map_page(&mut self, address: u64, frame: u64, access: Access) -> Result<(), PagingError> {
+        let end = address.saturating_add(4096);
+        if !address.is_multiple_of(4096) || !frame.is_multiple_of(4096) || end > ADDRESS_LIMIT {
+            return Err(PagingError::BadRange { start: address, end });
+        }
+        let mut table = self.root;
+        for level in (1..4).rev() {
+            let index = index(address, level);
+            let entry = *self.memory.entry(table, index);
+            table = match entry & PRESENT != 0 && entry & LARGE == 0 {
+                true => entry & ADDRESS,
+                false => self.split(table, index, entry, level)?,
+            };
+        }
+        *self.memory.entry(table, index(address, 0)) = leaf(frame, access, 0);
+        Ok(())
+    }
+
+    /// Unmaps the 2 MiB around `address`, and returns the table that mapped their pages, if there was one. It may be used for
+    /// something else once no processor has it in its TLB.
+    pub fn remove_table(&mut self, address: u64) -> Option<u64> {
+        let mut table = self.root;
+        for level in [3, 2] {
+            let entry = *self.memory.entry(table, index(address, level));
+            if entry & PRESENT == 0 || entry & LARGE != 0 {
+                return None;
+            }
+            table = entry & ADDRESS;
+        }
+        let entry = core::mem::take(self.memory.entry(table, index(address, 1)));
+        (entry & PRESENT != 0 && entry & LARGE == 0).then_some(entry & ADDRESS)
+    }
+
     /// Puts a table in the place of an entry of `level` that is a large page or empty; what it mapped stays mapped.
     fn split(&mut self, table: u64, slot: usize, entry: u64, level: u32) -> Result<u64, PagingError> {
         let lower = self.memory.allocate().ok_or(PagingError::OutOfMemory)?;
@@ -184,6 +218,21 @@ mod tests {
         }
     }
 
+    impl PageTables<Tables> {
+        /// Where a page of 4 KiB leads.
+        fn frame(&mut self, address: u64) -> Option<u64> {
+            let mut table = self.root;
+            for level in (0..4).rev() {
+                table = *self.memory.entry(table, index(address, level));
+                if table & PRESENT == 0 {
+                    return None;
+                }
+                table &= ADDRESS;
+            }
+            Some(table)
+        }
+    }
+
     fn tables(gib_pages: bool) -> PageTables<Tables> {
         PageTables::new(Tables::default(), gib_pages).unwrap()
     }
@@ -221,6 +270,26 @@ mod tests {
         assert_eq!(tables.access(16 * MIB + 4096), Access::NONE);
         assert_eq!(tables.access(16 * MIB + 8192), Access::DATA);
         assert_eq!(tables.access(2 * GIB), Access::DATA);
+    }
+
+    #[test]
+    fn pages_from_anywhere_are_mapped_in_a_row_and_their_table_comes_back() {
+        let mut tables = tables(true);
+        tables.map(0..4 * GIB, Access::DATA).unwrap();
+        let base = 96 << 40;
+        for (page, frame) in [7 * MIB, 3 * MIB, 5 * MIB].into_iter().enumerate() {
+            tables
+                .map_page(base + page as u64 * 4096, frame, Access::DATA)
+                .unwrap();
+        }
+        assert_eq!(tables.frame(base + 4096), Some(3 * MIB));
+        assert_eq!(tables.access(base + 3 * 4096), Access::NONE);
+        let used = tables.memory.0.len();
+        assert_eq!(tables.remove_table(base + 5 * 4096), Some(used as u64 * 4096));
+        assert_eq!(tables.remove_table(base), None);
+        assert_eq!(tables.access(base), Access::NONE);
+        assert_eq!(tables.access(3 * MIB), Access::DATA);
+        assert!(tables.map_page(base + 1, 0, Access::DATA).is_err());
     }
 
     #[test]

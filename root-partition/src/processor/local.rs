@@ -40,6 +40,8 @@ pub struct Local {
     pub running: AtomicBool,
     /// Address of its SynIC message page, once there is one.
     pub message_page: AtomicU64,
+    /// Address of its SynIC event flags page, once there is one.
+    pub event_page: AtomicU64,
     /// Tasks that are ready to run here.
     pub queue: RunQueue,
     /// Tasks that wait for a time.
@@ -67,6 +69,7 @@ impl Local {
             idle: AtomicBool::new(false),
             running: AtomicBool::new(false),
             message_page: AtomicU64::new(0),
+            event_page: AtomicU64::new(0),
             queue: RunQueue::new(),
             timers: Timers::new(),
             parameters: ParameterPages::allocate()?,

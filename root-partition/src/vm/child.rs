@@ -1,6 +1,8 @@
 //! A child partition and what it is made of: memory, devices, VPs. Created in the order that the TLFS wants, and taken
 //! apart so that every page comes back.
 
+use super::bus::host::Bus;
+use super::bus::memory::ChildMemory;
 use super::chipset::{Chipset, Effect, Effects};
 use super::description::Description;
 use super::host::{BLOCK, FRAME, Host, Listener};
@@ -89,6 +91,8 @@ pub struct Child<H: Host> {
     pub chipset: Mutex<Chipset>,
     /// Its VPs, by index.
     pub vps: Vec<Arc<Vp>>,
+    /// Its bus, but while it is made.
+    bus: Option<Arc<Bus<H>>>,
     /// The machine that it is.
     pub owner: Arc<dyn Owner>,
 }
@@ -117,6 +121,7 @@ impl<H: Host> Child<H> {
             memory: Mutex::new(GuestMemory::new()),
             chipset: Mutex::new(Chipset::default()),
             vps: Vec::new(),
+            bus: None,
             owner,
         };
         match child.build(description, killed).await {
@@ -167,7 +172,15 @@ impl<H: Host> Child<H> {
             })?;
             self.vps.push(Arc::new(Vp::new(index, page)));
         }
+        let memory = Arc::new(ChildMemory::of(&self.memory.lock()));
+        let bus = Bus::new(self.host.clone(), self.id, description.processors, memory);
+        self.bus = Some(bus.map_err(failed("making its bus"))?);
         Ok(())
+    }
+
+    /// Its bus.
+    pub fn bus(&self) -> Option<&Arc<Bus<H>>> {
+        self.bus.as_ref()
     }
 
     /// Makes `call`, with deposits to the child's pool.
@@ -286,6 +299,10 @@ impl<H: Host> Child<H> {
     }
 
     async fn release(&self) -> Option<HvStatus> {
+        if let Some(bus) = &self.bus {
+            // Afterwards no device and no transfer uses its memory.
+            bus.close().await;
+        }
         let finalized = self.host.finalize_partition(self.id);
         if let Err(status) = finalized {
             // Its memory may still be in use: better lost than shared.

@@ -12,11 +12,13 @@
 //! | `weight` | 1 to 10000, against other machines | 100 |
 //! | `cap` | most processor time, percent of a processor for each VP | no cap |
 //! | `reserve` | processor time that is sure, likewise | 0 |
+//! | `devices` | names of devices on its bus: `"echo"` | none |
 //! | `triple_fault` | `"crash"` keeps the machine for a look, `"reset"` starts it anew | `"crash"` |
 //!
 //! A table `[enlightenments]` has a switch for each part of the hypervisor's interface that a guest need not be told of
 //! ([`SWITCHES`]), as in `tlb_flush = false`; `hypervisor = false` hides all of it.
 
+use super::bus::device::BY_NAME;
 use super::enlightenments::{Enlightenments, SWITCHES};
 use crate::shell::commands::dispatch::closest;
 use alloc::format;
@@ -52,6 +54,7 @@ const KEYS: &[&str] = &[
     "weight",
     "cap",
     "reserve",
+    "devices",
     "triple_fault",
     "enlightenments",
 ];
@@ -79,6 +82,8 @@ pub struct Description {
     pub cap: Option<u64>,
     /// Processor time that each VP is sure of, in percent.
     pub reserve: u64,
+    /// Devices on its bus, names of [`BY_NAME`](super::bus::device::BY_NAME).
+    pub devices: Vec<String>,
     /// What a triple fault leads to.
     pub triple_fault: TripleFault,
     /// Which parts of the hypervisor's interface the guest is told of.
@@ -200,6 +205,7 @@ impl Reader<'_> {
             weight,
             cap,
             reserve,
+            devices: item("devices").map_or(Ok(Vec::new()), |item| self.devices(&item))?,
             triple_fault: self.choice(
                 item("triple_fault"),
                 &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],
@@ -243,6 +249,27 @@ impl Reader<'_> {
             enlightenments.set(key.get_ref(), on);
         }
         Ok(enlightenments)
+    }
+
+    fn devices(&self, item: &Item<'_, '_>) -> Result<Vec<String>, DescriptionError> {
+        let names: Vec<&str> = BY_NAME.iter().map(|(name, _)| *name).collect();
+        let advice = || {
+            let names = names.join(", ");
+            self.bad(
+                item,
+                format_args!("give a list of devices, each once, of: {names}"),
+            )
+        };
+        let list = item.value.get_ref().as_array().ok_or_else(advice)?;
+        let mut devices: Vec<String> = Vec::new();
+        for entry in list.iter() {
+            let name = entry.get_ref().as_str().ok_or_else(advice)?;
+            if !names.contains(&name) || devices.iter().any(|other| other == name) {
+                return Err(advice());
+            }
+            devices.push(name.to_string());
+        }
+        Ok(devices)
     }
 
     fn shares<'a, 'i: 'a>(
@@ -426,6 +453,7 @@ mod tests {
                 weight: 100,
                 cap: None,
                 reserve: 0,
+                devices: Vec::new(),
                 triple_fault: TripleFault::Crash,
                 enlightenments: Enlightenments::ALL,
             }
@@ -436,9 +464,10 @@ mod tests {
     fn everything_can_be_said() {
         let text = "# A server.\nname = \"a-1\"\nprocessors = 4\nmemory = \"2 GiB\"\nkernel = \"k\"\n\
             modules = [\"a\", 'b']\ncommand_line = \"quiet\"\nconsole = \"com2\"\nweight = 0x10\ncap = 50\nreserve = 25\n\
-            triple_fault = \"reset\"\n[enlightenments]\nipi = false\ntlb_flush = true\n";
+            devices = [\"echo\"]\ntriple_fault = \"reset\"\n[enlightenments]\nipi = false\ntlb_flush = true\n";
         let description = Description::read("x.toml", text.as_bytes()).unwrap();
         assert_eq!(description.modules, ["a", "b"]);
+        assert_eq!(description.devices, ["echo"]);
         assert_eq!((description.memory, description.processors), (2 << 30, 4));
         assert_eq!(
             (description.weight, description.cap, description.reserve),
@@ -483,7 +512,7 @@ mod tests {
             (
                 "[disk]\nsize = 4",
                 "vms/web.toml:1: unknown key 'disk': there are name, processors, memory, kernel, modules, \
-                 command_line, console, weight, cap, reserve, triple_fault, enlightenments",
+                 command_line, console, weight, cap, reserve, devices, triple_fault, enlightenments",
             ),
             (
                 "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\ntlb_flsh = true",
@@ -519,6 +548,14 @@ mod tests {
     #[test]
     fn values_outside_their_range_are_refused() {
         for (line, advice) in [
+            (
+                "devices = [\"echo\", \"echo\"]",
+                "devices = [\"echo\", \"echo\"]: give a list of devices, each once, of: echo",
+            ),
+            (
+                "devices = [\"floppy\"]",
+                "devices = [\"floppy\"]: give a list of devices, each once, of: echo",
+            ),
             ("processors = 0", "processors = 0: give a number from 1 to 64"),
             (
                 "processors = \"2\"",

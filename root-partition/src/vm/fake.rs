@@ -1,5 +1,6 @@
 //! A kernel and a hypervisor for tests of the worker: pools that run short, VPs that are registers and a message.
 
+use super::bus::fake::FakePorts;
 use super::host::{BLOCK, FRAME, Host, Job, Listener};
 use super::machine::Files;
 use hypercall_api::access::{TranslateFlags, TranslateResult, TranslatedVirtualAddress};
@@ -71,6 +72,7 @@ struct World {
 /// The fake; clones are the same.
 #[derive(Clone)]
 pub(crate) struct FakeHost {
+    pub(crate) ports: Arc<Mutex<FakePorts>>,
     world: Arc<Mutex<World>>,
     own_pages: Arc<AtomicUsize>,
     /// Frames that may still be handed out.
@@ -81,6 +83,7 @@ pub(crate) struct FakeHost {
 impl FakeHost {
     pub(crate) fn with_frames(frames: usize) -> Self {
         Self {
+            ports: Arc::default(),
             world: Arc::default(),
             own_pages: Arc::default(),
             budget: Arc::new(AtomicUsize::new(frames)),
@@ -301,6 +304,7 @@ impl Host for FakeHost {
     }
 
     fn delete_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        self.ports.lock().assert_free_of(partition);
         self.with(partition, |partition| match partition.pool.free.is_empty() {
             true => Ok(()),
             false => Err(HvStatus::OPERATION_DENIED),

@@ -1,5 +1,6 @@
 //! What the worker needs of the root kernel and of the hypervisor, so that tests can stand in for both.
 
+use super::bus::calls::BusCalls;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
@@ -36,7 +37,7 @@ pub trait Listener: Send + Sync {
 }
 
 /// The root kernel and the hypervisor. Calls are those of the TLFS; each concerns a child of the root.
-pub trait Host: Clone + Send + Sync + 'static {
+pub trait Host: BusCalls + Clone + Send + Sync + 'static {
     /// A block of RAM, aligned to its size; `None` where there is none left.
     fn allocate_block(&self) -> Option<u64>;
     /// Frames of RAM in a row, up to 512.

@@ -2,6 +2,7 @@
 //! runs. One task serves it: commands come in a queue, from the shell and from the guest, and are done one by one.
 
 use super::acpi;
+use super::bus::device;
 use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
 use super::description::{Description, TripleFault};
@@ -23,6 +24,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_queue::SegQueue;
 use hypercall_api::id::PartitionId;
 use spin::Mutex;
+use vmbus::server::OfferError;
 
 /// Bytes that a console keeps.
 const CONSOLE: usize = 64 << 10;
@@ -65,6 +67,9 @@ pub enum MachineError {
     /// The child could not be made or kept.
     #[error(transparent)]
     Child(#[from] ChildError),
+    /// A device finds no place on the bus.
+    #[error(transparent)]
+    Device(#[from] OfferError),
     /// The machine was deleted meanwhile.
     #[error("'{0}' has been deleted")]
     Deleted(String),
@@ -312,9 +317,25 @@ impl<H: Host> Machine<H> {
             return Err(ChildError::Killed.into());
         }
         child.set_entry(&entry)?;
+        self.add_devices(&child)?;
         self.set_state(State::Running);
         self.note(&format!("running as partition {}", child.id));
         child.set_suspended(false)?;
+        Ok(())
+    }
+
+    /// Puts the described devices on the bus.
+    fn add_devices(&self, child: &Child<H>) -> Result<(), MachineError> {
+        let made = self
+            .description
+            .devices
+            .iter()
+            .filter_map(|name| device::by_name(name));
+        for device in made {
+            if let Some(bus) = child.bus() {
+                bus.add(device)?;
+            }
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! | [`archive`] | the boot archive's files |
 //! | [`boot_state`] | VP 0's first registers |
 //! | [`child`] | a child partition: created, run, destroyed |
+//! | [`bus`] | VMBus: its server, the devices on it |
 //! | [`chipset`] | serial ports, IOAPIC, power registers |
 //! | [`description`] | a machine as its TOML file has it |
 //! | [`emulate`] | instructions that access devices in memory |
@@ -29,6 +30,7 @@
 pub mod acpi;
 pub mod archive;
 pub mod boot_state;
+pub mod bus;
 pub mod child;
 pub mod chipset;
 pub mod description;

@@ -1,19 +1,25 @@
 //! The real kernel and the real hypervisor.
 #![allow(unsafe_code)]
 
+use super::bus::calls::{BusCalls, Row};
 use super::host::{BLOCK, Host, Job, Listener};
+use super::signal::Signal;
 use crate::executor;
+use crate::hypervisor::ports::{self, Sink};
 use crate::hypervisor::{hypercalls, messages, statistics, time};
 use crate::memory::address_space;
 use crate::memory::paging::Access;
-use crate::processor::{local, random};
+use crate::memory::window::Window;
+use crate::processor::{self, local, random};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
+use embassy_time::Timer;
 use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
 use hypercall_api::address::{Gpfn, Gva};
-use hypercall_api::call::{Hypercalls, Incomplete, PartitionCalls, VpCalls};
+use hypercall_api::call::{GuestCalls, Hypercalls, Incomplete, PartitionCalls, VpCalls};
 use hypercall_api::code::HypercallCode;
 use hypercall_api::control::HypercallInput;
 use hypercall_api::counter::COUNTERS;
@@ -23,9 +29,11 @@ use hypercall_api::interrupt::AssertVirtualInterrupt;
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
 use hypercall_api::partition::{CreatePartition, CreationFlags, PartitionProperty};
+use hypercall_api::port::{ConnectionId, ConnectionInfo, PortId, PortInfo, PortType};
 use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue, VpRegisters};
 use hypercall_api::state::VpStatePage;
 use hypercall_api::status::HvStatus;
+use vmbus::protocol::id::{CHANNEL_MESSAGE, SINT};
 use zerocopy::{FromZeros, IntoBytes};
 
 static OWN_PAGES: AtomicUsize = AtomicUsize::new(0);
@@ -231,5 +239,104 @@ impl Host for RootHost {
 
     fn statistics(&self, partition: PartitionId, vp: VpIndex) -> Result<Box<[u64; COUNTERS]>, HvStatus> {
         statistics::read(partition, vp)
+    }
+}
+
+impl BusCalls for RootHost {
+    fn map_row(&self, frames: &[u64]) -> Option<Box<dyn Row>> {
+        match Window::new(frames) {
+            Ok(window) => Some(Box::new(window)),
+            Err(error) => {
+                log::warn!("a guest's pages cannot be mapped: {error}");
+                None
+            }
+        }
+    }
+
+    fn take_port(&self) -> PortId {
+        ports::take_port()
+    }
+
+    fn listen_port(&self, port: PortId, sink: Arc<dyn Sink>) {
+        ports::listen(port, sink);
+    }
+
+    fn give_back_port(&self, port: PortId) {
+        ports::give_back_port(port);
+    }
+
+    fn take_flag(&self, vp: u32, signal: Arc<Signal>) -> Option<u16> {
+        ports::take_flag(vp, signal)
+    }
+
+    fn give_back_flag(&self, vp: u32, flag: u16) {
+        ports::give_back_flag(vp, flag);
+    }
+
+    fn create_port(
+        &self,
+        owner: PartitionId,
+        port: PortId,
+        connector: PartitionId,
+        info: PortInfo,
+    ) -> Result<(), HvStatus> {
+        hypercalls().create_port(owner, port, connector, info)
+    }
+
+    fn delete_port(&self, owner: PartitionId, port: PortId) -> Result<(), HvStatus> {
+        hypercalls().delete_port(owner, port)
+    }
+
+    fn connect_port(
+        &self,
+        connector: PartitionId,
+        connection: ConnectionId,
+        owner: PartitionId,
+        port: PortId,
+        port_type: PortType,
+    ) -> Result<(), HvStatus> {
+        let info = match port_type {
+            PortType::EVENT => ConnectionInfo::event(),
+            _ => ConnectionInfo::message(),
+        };
+        hypercalls().connect_port(connector, connection, owner, port, info)
+    }
+
+    fn disconnect_port(&self, connector: PartitionId, connection: ConnectionId) -> Result<(), HvStatus> {
+        hypercalls().disconnect_port(connector, connection)
+    }
+
+    fn post_message(&self, connection: ConnectionId, payload: &[u8]) -> Result<(), HvStatus> {
+        hypercalls().post_message(connection, CHANNEL_MESSAGE, payload)
+    }
+
+    fn signal_event(&self, child: PartitionId, vp: VpIndex, flag: u16) -> Result<(), HvStatus> {
+        hypercalls().signal_event_direct(child, vp, SINT, flag).map(drop)
+    }
+
+    fn this_vp(&self) -> u32 {
+        local().vp
+    }
+
+    fn vps(&self) -> u32 {
+        processor::local::all().len() as u32
+    }
+
+    fn spawn_on(&self, vp: u32, job: Job) {
+        executor::spawn_on(vp, job).detach();
+    }
+
+    fn pause(&self) -> Job {
+        Box::pin(Timer::after_millis(1))
+    }
+}
+
+impl Row for Window {
+    fn start(&self) -> NonNull<u8> {
+        Window::start(self)
+    }
+
+    fn size(&self) -> usize {
+        Window::size(self)
     }
 }

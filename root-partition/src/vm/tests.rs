@@ -21,14 +21,22 @@ const WEB: &[u8] = b"processors = 2\nmemory = \"5MiB\"\nkernel = \"kernels/web\"
 const FRAMES: usize = 8192;
 
 fn world(frames: usize) -> (FakeHost, Worker<FakeHost>) {
+    world_of(WEB, frames)
+}
+
+/// A worker of the one description `web`.
+pub(super) fn world_of(description: &'static [u8], frames: usize) -> (FakeHost, Worker<FakeHost>) {
     let kernel = super::loader::tests::elf64(b"text of a kernel", Some(0x20_0000));
-    let files = FakeFiles(vec![("vms/web.toml", WEB), ("kernels/web", kernel.leak())]);
+    let files = FakeFiles(vec![
+        ("vms/web.toml", description),
+        ("kernels/web", kernel.leak()),
+    ]);
     let host = FakeHost::with_frames(frames);
     (host.clone(), Worker::new(host, Arc::new(files), 0))
 }
 
 /// Runs a future and the machines' tasks until the future ends.
-fn finish<T>(host: &FakeHost, future: impl Future<Output = T>) -> T {
+pub(super) fn finish<T>(host: &FakeHost, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     for _ in 0..10_000 {
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -39,7 +47,7 @@ fn finish<T>(host: &FakeHost, future: impl Future<Output = T>) -> T {
     panic!("it does not end");
 }
 
-fn order(host: &FakeHost, worker: &Worker<FakeHost>, order: Order) -> Result<(), String> {
+pub(super) fn order(host: &FakeHost, worker: &Worker<FakeHost>, order: Order) -> Result<(), String> {
     finish(host, worker.order("web", order)).map_err(|error| error.to_string())
 }
 
@@ -58,6 +66,7 @@ fn state(worker: &Worker<FakeHost>) -> State {
 fn assert_clean(host: &FakeHost) {
     assert_eq!(host.free_frames(), FRAMES);
     assert_eq!((host.own_pool(), host.partitions().0), (0, 0));
+    assert!(host.ports.lock().is_clean());
 }
 
 fn header(access: AccessType, rip: u64) -> InterceptHeader {

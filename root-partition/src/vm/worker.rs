@@ -83,7 +83,7 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    fn child(&self, name: &str) -> Result<Arc<Child<H>>, SystemError> {
+    pub(super) fn child(&self, name: &str) -> Result<Arc<Child<H>>, SystemError> {
         let machine = self.get(name)?;
         machine.child().ok_or_else(|| {
             SystemError::new(format!(

@@ -1,0 +1,32 @@
+//! The bus of a child: its server, what is behind the server's actions, and the devices.
+//!
+//! A [`Device`] offers itself; each of its channels that the guest opens is served by a task of its own, which has the rings
+//! mapped in a row and hears of the guest's signals. The task is dropped when the channel closes, and nothing of the guest's
+//! memory is given back before the last that uses it is gone.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`calls`] | what a bus needs of kernel and hypervisor |
+//! | [`channel`] | an open channel, as its device has it |
+//! | [`device`] | what a device is, and which there are |
+//! | [`echo`] | the device that sends back what it is sent |
+//! | [`host`] | the bus of one child: the server's owner |
+//! | [`mapping`] | GPADLs in a row |
+//! | [`memory`] | the guest's memory as devices use it, and who does |
+//! | [`port`] | ports of messages and events |
+
+pub mod calls;
+pub mod channel;
+pub mod device;
+pub mod echo;
+pub mod host;
+pub mod mapping;
+pub mod memory;
+pub mod port;
+
+#[cfg(test)]
+#[allow(unsafe_code)] // it hands out memory
+pub(crate) mod fake;
+#[cfg(test)]
+#[allow(unsafe_code)] // a guest's end of rings
+mod tests;

@@ -21,6 +21,10 @@ use vsc_runtime::processor::instruction::{read_msr, tsc, write_msr};
 use vsc_runtime::{apic, interrupt, println};
 use x86_64::instructions::port::Port;
 
+/// Unused: the runtime is built with what the guests that have devices need.
+#[global_allocator]
+static HEAP: vsc_runtime::memory::heap::Heap = vsc_runtime::memory::heap::new();
+
 vsc_runtime::guest_main!(main);
 
 /// Samples of a measurement; odd, so that one of them is the median.

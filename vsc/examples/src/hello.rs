@@ -29,6 +29,10 @@ use vsc_runtime::processor::local;
 use vsc_runtime::processor::start::start_others;
 use vsc_runtime::{Processor, apic, interrupt, println, processor};
 
+/// Unused: the runtime is built with what the guests that have devices need.
+#[global_allocator]
+static HEAP: vsc_runtime::memory::heap::Heap = vsc_runtime::memory::heap::new();
+
 vsc_runtime::guest_main!(main);
 
 const TIMER_VECTOR: u8 = 0x50;

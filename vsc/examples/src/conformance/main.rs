@@ -38,6 +38,10 @@ use vsc_runtime::hypervisor::detect::{self, Offer};
 use vsc_runtime::hypervisor::{self, HypercallPage};
 use vsc_runtime::{power, println};
 
+/// Unused: the runtime is built with what the guests that have devices need.
+#[global_allocator]
+static HEAP: vsc_runtime::memory::heap::Heap = vsc_runtime::memory::heap::new();
+
 vsc_runtime::guest_main!(main);
 
 /// What each part gets to know.

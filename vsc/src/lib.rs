@@ -8,6 +8,8 @@
 //! | [`hal`] | what the library needs of the guest system |
 //! | [`memory`] | memory that is shared with the host |
 //! | [`bus`] | the driver of VMBus: contact, offers, channels |
+//! | [`block`] | what a block device is |
+//! | [`storage`] | SCSI controllers and their disks |
 //! | [`wait`] | running futures without an executor |
 //!
 //! Everything asynchronous is an ordinary future that any executor can run; [`bus::Bus::block_on`] runs one without an executor.
@@ -16,7 +18,9 @@
 
 extern crate alloc;
 
+pub mod block;
 pub mod bus;
 pub mod hal;
 pub mod memory;
+pub mod storage;
 pub mod wait;

@@ -4,7 +4,9 @@
 use super::{Bus, BusError, Interrupt};
 use crate::hal::Hal;
 use crate::memory::Pages;
-use alloc::sync::Arc;
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::any::Any;
 use hypercall_api::call::GuestCalls;
 use hypercall_api::id::VpIndex;
 use vmbus::client::OfferedChannel;
@@ -94,10 +96,17 @@ impl<H: Hal> ChannelHandle<H> {
 
     /// Has `owner` called for each of the channel's interrupts, and soon once for those that came before. If the device is gone
     /// already, `owner` is told here.
-    pub fn listen(&self, owner: Arc<dyn Interrupt>) {
+    pub fn listen(&self, owner: Weak<dyn Interrupt>) {
         let listening = self.bus.state().listen(self.offered.relid, owner.clone());
-        if !listening {
+        if let Some(owner) = owner.upgrade().filter(|_| !listening) {
             owner.gone();
+        }
+    }
+
+    /// Keeps `memory`, which the host may still use, until it has let go of the channel.
+    pub fn hold(&self, memory: Box<dyn Any + Send>) {
+        if let Some(gpadl) = self.gpadl {
+            self.bus.state().hold(gpadl, memory);
         }
     }
 

@@ -19,8 +19,6 @@
 mod channel;
 mod poll;
 mod state;
-#[cfg(test)]
-mod tests;
 
 pub use channel::{ChannelHandle, RingPages};
 pub use state::Interrupt;

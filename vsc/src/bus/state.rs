@@ -3,9 +3,11 @@
 use crate::hal::Hal;
 use crate::memory::Pages;
 use crate::wait::Waiting;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::any::Any;
 use hypercall_api::id::VpIndex;
 use hypercall_api::port::ConnectionId;
 use hypercall_api::status::HvStatus;
@@ -40,7 +42,7 @@ struct Known {
     /// Somebody has or wants it open.
     taken: bool,
     opened: Option<Result<(), Status>>,
-    interrupt: Option<Arc<dyn Interrupt>>,
+    interrupt: Option<Weak<dyn Interrupt>>,
 }
 
 /// Pages that the host may use.
@@ -48,6 +50,8 @@ struct List<H: Hal> {
     relid: Relid,
     _pages: Arc<Pages<H>>,
     created: Option<Result<(), Status>>,
+    /// Other memory that the host may use as long as it has the channel.
+    held: Vec<Box<dyn Any + Send>>,
 }
 
 pub(super) struct State<H: Hal> {
@@ -132,7 +136,7 @@ impl<H: Hal> State<H> {
     }
 
     pub(super) fn interrupt(&self, relid: Relid) -> Option<Arc<dyn Interrupt>> {
-        self.channels.get(&relid)?.interrupt.clone()
+        self.channels.get(&relid)?.interrupt.as_ref()?.upgrade()
     }
 
     /// Takes a channel for somebody, if it is free. From now on [`give_up`](Self::give_up) frees it.
@@ -160,6 +164,7 @@ impl<H: Hal> State<H> {
             relid,
             _pages: pages.clone(),
             created: None,
+            held: Vec::new(),
         };
         self.lists.insert(gpadl, list);
         Ok(gpadl)
@@ -204,7 +209,7 @@ impl<H: Hal> State<H> {
     }
 
     /// Has `interrupt` called from now on. `false` if the device is gone already.
-    pub(super) fn listen(&mut self, relid: Relid, interrupt: Arc<dyn Interrupt>) -> bool {
+    pub(super) fn listen(&mut self, relid: Relid, interrupt: Weak<dyn Interrupt>) -> bool {
         match self.channels.get_mut(&relid).filter(|known| !known.rescinded) {
             Some(known) => {
                 known.interrupt = Some(interrupt);
@@ -213,6 +218,13 @@ impl<H: Hal> State<H> {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Keeps `memory` until the host has let go of the pages of `gpadl`.
+    pub(super) fn hold(&mut self, gpadl: GpadlId, memory: Box<dyn Any + Send>) {
+        if let Some(list) = self.lists.get_mut(&gpadl) {
+            list.held.push(memory);
         }
     }
 
@@ -296,7 +308,8 @@ impl<H: Hal> State<H> {
         self.changes += 1;
         if let Some(known) = self.channels.get_mut(&relid) {
             known.rescinded = true;
-            self.gone.extend(known.interrupt.take());
+            let owner = known.interrupt.take();
+            self.gone.extend(owner.and_then(|owner| owner.upgrade()));
         }
         self.release(relid);
     }

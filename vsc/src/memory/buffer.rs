@@ -50,7 +50,7 @@ pub struct Buffer {
     numbers: Box<[u64]>,
     offset: usize,
     length: usize,
-    _owner: Box<dyn Any + Send + Sync>,
+    owner: Arc<dyn Any + Send + Sync>,
 }
 
 // SAFETY: the memory is reached by raw copies that tolerate other writers.
@@ -71,7 +71,7 @@ impl Buffer {
             numbers: pages.numbers().into(),
             offset: 0,
             length,
-            _owner: Box::new(pages),
+            owner: Arc::new(pages),
         })
     }
 
@@ -84,7 +84,7 @@ impl Buffer {
         pages: &[SharedPage],
         offset: usize,
         length: usize,
-        owner: Box<dyn Any + Send + Sync>,
+        owner: Arc<dyn Any + Send + Sync>,
     ) -> Result<Self, BadPages> {
         let bad = BadPages {
             offset,
@@ -100,7 +100,7 @@ impl Buffer {
             numbers: pages.iter().map(|page| page.number).collect(),
             offset,
             length,
-            _owner: owner,
+            owner,
         })
     }
 
@@ -115,6 +115,19 @@ impl Buffer {
         let end = (first + length).div_ceil(PAGE);
         let numbers = self.numbers.get(first / PAGE..end).unwrap_or_default();
         Ok((first % PAGE, numbers))
+    }
+
+    /// The `length` bytes from `offset` on, as a buffer of their own over the same memory.
+    pub fn part(&self, offset: usize, length: usize) -> Result<Self, OutsideBuffer> {
+        let first = self.offset + self.inside(offset, length)?;
+        let pages = first / PAGE..(first + length).div_ceil(PAGE);
+        Ok(Self {
+            addresses: self.addresses.get(pages.clone()).unwrap_or_default().into(),
+            numbers: self.numbers.get(pages).unwrap_or_default().into(),
+            offset: first % PAGE,
+            length,
+            owner: self.owner.clone(),
+        })
     }
 
     /// Copies the bytes from `offset` on to `into`, all of it or nothing.
@@ -196,7 +209,7 @@ pub fn of_heap(length: usize) -> Buffer {
         addresses,
         offset: 0,
         length,
-        _owner: Box::new(pages),
+        owner: Arc::new(pages),
     }
 }
 
@@ -213,7 +226,7 @@ mod tests {
         };
         let pages = [page(2), page(0), page(1)];
         // SAFETY: the pages are those of `whole`, which the buffer owns a share of.
-        let buffer = unsafe { Buffer::from_pages(&pages, 10, 8190, Box::new(whole.clone())) };
+        let buffer = unsafe { Buffer::from_pages(&pages, 10, 8190, whole.clone()) };
         (whole, buffer.unwrap())
     }
 
@@ -264,7 +277,7 @@ mod tests {
         };
         for (offset, length) in [(0, 0), (PAGE, 1), (1, PAGE), (usize::MAX, 2)] {
             // SAFETY: all of these are refused.
-            assert!(unsafe { Buffer::from_pages(&[page], offset, length, Box::new(())) }.is_err());
+            assert!(unsafe { Buffer::from_pages(&[page], offset, length, Arc::new(())) }.is_err());
         }
     }
 }

@@ -1,0 +1,32 @@
+//! Storage: a SCSI controller of the host's, and the disks behind it.
+//!
+//! ```ignore
+//! let offer = bus.find(class::SCSI).ok_or(NoDisk)?;
+//! let controller = storage::open(&bus, &offer, Settings::default()).await?;
+//! let found = controller.scan().await?;
+//! let disk = Disk::open(&controller, found[0].address).await?;
+//! disk.read(0, &buffer).await?;
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `open` | opening a controller's channels, and its handshake |
+//! | `controller` | commands to logical units, and what units there are |
+//! | `disk` | a disk as a block device |
+//! | `queue` | one channel: requests that wait for their completions |
+//! | `scsi` | command blocks, and what commands return |
+//! | `error` | why a request failed |
+
+mod controller;
+mod disk;
+mod error;
+mod open;
+mod queue;
+mod scsi;
+
+pub use controller::{Address, Controller, Found};
+pub use disk::Disk;
+pub use error::StorageError;
+pub use open::{Settings, connect, open};
+pub use queue::{Doorbell, Queue};
+pub use scsi::{DeviceType, Sense};

@@ -1,0 +1,4 @@
+//! The storage consumer against the storage provider, and against hosts that lie.
+
+mod disk;
+mod world;

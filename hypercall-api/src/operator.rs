@@ -265,3 +265,43 @@ pub struct DmaDevice {
     pub faults: u32,
 }
 const _: () = assert!(size_of::<DmaDevice>() == 24);
+
+/// What the reason of a [`DmaFault`] means (VT-d, 7.1.3, tables of fault reasons), in legacy mode.
+pub const fn fault_reason(reason: u8) -> &'static str {
+    match reason {
+        0x01 => "no root entry",
+        0x02 => "the device is in no domain",
+        0x03 => "damaged context entry",
+        0x04 => "beyond the addresses that the IOMMU translates",
+        0x05 => "not writable in its domain",
+        0x06 => "not readable in its domain",
+        0x07 => "a page table cannot be read",
+        0x08 => "the root table cannot be read",
+        0x09 => "a context table cannot be read",
+        0x0a => "reserved bits in a root entry",
+        0x0b => "reserved bits in a context entry",
+        0x0c => "reserved bits in a page table",
+        0x0d => "a translated or translation request, which it may not make",
+        0x20 => "reserved bits in an interrupt",
+        0x21 => "an entry beyond the interrupt table",
+        0x22 => "an interrupt entry that is not in use",
+        0x23 => "the interrupt table cannot be read",
+        0x24 => "reserved bits in an interrupt entry",
+        0x25 => "an interrupt in the old format",
+        0x26 => "an interrupt entry of another device",
+        _ => "unknown reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_reason_of_legacy_mode_has_words() {
+        for reason in (1..=0xd).chain(0x20..=0x26) {
+            assert_ne!(fault_reason(reason), "unknown reason", "{reason:#x}");
+        }
+        assert_eq!(fault_reason(0xff), "unknown reason");
+    }
+}

@@ -1,5 +1,8 @@
-//! `hv bench`: what an exit to the hypervisor costs, in TSC ticks from before the instruction to after it.
+//! `hv bench`: what an exit to the hypervisor costs, in TSC ticks from before the instruction to after it; in [`device`], what
+//! the IOMMU costs.
 #![allow(unsafe_code)]
+
+mod device;
 
 use crate::hypervisor::hypercalls;
 use crate::processor::instruction::{ordered_tsc, read_msr};
@@ -20,42 +23,73 @@ const NO_SUCH_CALL: HypercallCode = HypercallCode(0x7fff);
 /// One measurement.
 struct Benchmark {
     about: Named,
-    operation: fn(),
+    how: How,
 }
 
-static BENCHMARKS: [Benchmark; 3] = [
+/// How it is made.
+enum How {
+    /// The operation, many times, interrupts off.
+    Each(fn()),
+    /// By itself; `None` where it cannot be made.
+    Whole(fn() -> Option<Measurement>),
+    /// The same, with QEMU's edu device, which not every machine has.
+    WithEdu(fn() -> Option<Measurement>),
+}
+
+static BENCHMARKS: [Benchmark; 5] = [
     Benchmark {
         about: Named {
             name: "cpuid",
             description: "CPUID of a leaf that the hypervisor answers",
         },
-        operation: cpuid,
+        how: How::Each(cpuid),
     },
     Benchmark {
         about: Named {
             name: "hypercall",
             description: "a hypercall with a code that does not exist",
         },
-        operation: invalid_hypercall,
+        how: How::Each(invalid_hypercall),
     },
     Benchmark {
         about: Named {
             name: "msr",
             description: "reading the MSR VP_INDEX",
         },
-        operation: msr_read,
+        how: How::Each(msr_read),
+    },
+    Benchmark {
+        about: Named {
+            name: "deposit",
+            description: "depositing 512 pages",
+        },
+        how: How::Whole(device::deposit),
+    },
+    Benchmark {
+        about: Named {
+            name: "device-interrupt",
+            description: "an interrupt of a device, from its register to the handler",
+        },
+        how: How::WithEdu(device::interrupt),
     },
 ];
 
 /// The measurements that can be made.
 pub fn list() -> impl Iterator<Item = Named> {
-    BENCHMARKS.iter().map(|benchmark| benchmark.about)
+    let has_edu = device::has_edu();
+    BENCHMARKS
+        .iter()
+        .filter(move |benchmark| has_edu || !matches!(benchmark.how, How::WithEdu(_)))
+        .map(|benchmark| benchmark.about)
 }
 
-/// Makes the measurement `name` on this processor, interrupts off; `None` where there is no such.
+/// Makes the measurement `name` on this processor; `None` where there is no such, or the machine lacks what it needs.
 pub fn run(name: &str) -> Option<Measurement> {
     let benchmark = BENCHMARKS.iter().find(|benchmark| benchmark.about.name == name)?;
-    Some(without_interrupts(|| measure(benchmark.operation)))
+    match benchmark.how {
+        How::Each(operation) => Some(without_interrupts(|| measure(operation))),
+        How::Whole(make) | How::WithEdu(make) => make(),
+    }
 }
 
 fn cpuid() {

@@ -7,10 +7,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::waitqueue::GenericAtomicWaker;
-use hypercall_api::call::Hypercalls;
+use hypercall_api::call::{DeviceCalls, Hypercalls};
 use hypercall_api::id::PartitionId;
 use hypercall_api::interrupt::{
-    DeviceId, InterruptEntry, MapDeviceInterrupt, TRIGGER_EDGE, UnmapDeviceInterrupt,
+    DeviceId, InterruptEntry, MapDeviceInterrupt, RetargetDeviceInterrupt, TRIGGER_EDGE, UnmapDeviceInterrupt,
 };
 use hypercall_api::status::HvStatus;
 
@@ -133,6 +133,20 @@ impl Interrupt {
     /// Address and data of a message-signalled interrupt.
     pub const fn message(&self) -> (u32, u32) {
         self.entry.msi_address_data()
+    }
+
+    /// Sends the interrupt to another VP, whose processor then takes it. The device keeps its message.
+    pub fn move_to(&self, vp: u32) -> Result<(), InterruptError> {
+        let input = RetargetDeviceInterrupt {
+            partition: PartitionId::SELF,
+            device: self.device,
+            entry: self.entry,
+            reserved: 0,
+            vector: u32::from(self.vector),
+            target_flags: 0,
+            vp_mask: 1 << (vp & 63),
+        };
+        Ok(hypercalls().retarget_device_interrupt(&input)?)
     }
 
     /// Completes when the interrupt has come since the last call. One task at a time may wait.

@@ -23,10 +23,10 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use embassy_time::Timer;
 use hypercall_api::address::PAGE_SIZE;
-use hypercall_api::call::{Hypercalls, PartitionCalls};
+use hypercall_api::call::{DeviceCalls, Hypercalls, PartitionCalls};
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::memory::MemoryBalance;
-use hypercall_api::operator::{LOG_CHUNK, SystemInfo};
+use hypercall_api::operator::{IommuState, LOG_CHUNK, SystemInfo};
 
 /// Reference time ticks a microsecond.
 const TICKS_PER_MICROSECOND: u64 = 10;
@@ -54,6 +54,10 @@ pub struct Machine {
 impl System for Machine {
     fn information(&self) -> Result<SystemInfo, SystemError> {
         hypercalls().query_system().map_err(SystemError::new)
+    }
+
+    fn iommu(&self) -> Result<Box<IommuState>, SystemError> {
+        hypercalls().query_iommu().map(Box::new).map_err(SystemError::new)
     }
 
     fn hypervisor_log(&self, position: u64) -> Result<LogText, SystemError> {

@@ -3,12 +3,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`device_interrupt`] | interrupts that a device raises |
+//! | [`dma`] | what a device may reach, and what not |
 //! | [`ending`] | failures that the root does not survive |
 //! | [`memory`] | the root's own memory |
 //! | [`refused`] | accesses that the hypervisor must refuse |
 //! | [`tasks`] | the executor on all processors |
 
 mod device_interrupt;
+mod dma;
 mod ending;
 mod memory;
 mod refused;
@@ -74,6 +76,9 @@ tests! {
     "processors"           false  "run a task and a timer on each processor"                    Waiting(|| Box::pin(tasks::on_each_processor()));
     "wake-ups"             false  "have tasks of two processors wake each other in turn"        Waiting(|| Box::pin(tasks::ping_pong()));
     "device-interrupt"     false  "have a network device raise interrupts by MSI-X and MSI"     Waiting(|| Box::pin(device_interrupt::run()));
+    "dma"                  false  "have a device read and write what it may, and what not"      Waiting(|| Box::pin(dma::run()));
+    "dma-interrupts"       false  "have a device raise interrupts, its own and others"          Waiting(|| Box::pin(dma::interrupts()));
+    "dma-silence"          false  "have a device try what it may not again and again"           Waiting(|| Box::pin(dma::silence()));
     "triple-fault"         true   "take an exception without an interrupt descriptor table"     Now(ending::triple_fault);
     "panic"                true   "panic"                                                       Now(ending::panic);
     "stack-overflow"       true   "use more stack than there is"                                Now(ending::stack_overflow);

@@ -17,7 +17,7 @@ use hypercall_api::status::HvStatus;
 /// Where processors have their local APIC.
 const LOCAL_APIC: u64 = 0xfee0_0000;
 /// Where the hypervisor's image is loaded.
-const HYPERVISOR_IMAGE: u64 = 0x20_0000;
+pub(super) const HYPERVISOR_IMAGE: u64 = 0x20_0000;
 /// A synthetic MSR that does not exist.
 const NO_SUCH_MSR: u32 = 0x4000_00ff;
 

@@ -16,7 +16,11 @@ use core::{
 
 use hypercall_api::{
     counter::{EXIT_BASE, HYPERCALLS, TOTAL_RUN_TIME},
-    operator::{HardwareSupport, IommuInfo, SystemInfo, VIRTUALIZATION_SVM},
+    id::PartitionId,
+    operator::{
+        DmaDevice, DmaDeviceState, DmaFault, HardwareSupport, IommuFlags, IommuInfo, IommuState, SystemInfo,
+        VIRTUALIZATION_SVM,
+    },
 };
 use spin::Mutex;
 use zerocopy::FromZeros;
@@ -89,6 +93,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// QEMU's default machine, as Partita would find it.
 pub(crate) struct FakeSystem {
     pub(crate) information: Result<SystemInfo, SystemError>,
+    pub(crate) iommu: IommuState,
     pub(crate) log: Vec<u8>,
     /// Where the oldest byte of `log` is.
     pub(crate) log_start: u64,
@@ -103,6 +108,7 @@ impl FakeSystem {
     pub(crate) fn new() -> Self {
         Self {
             information: Ok(information()),
+            iommu: iommu(),
             log: b"[0.000] hypervisor 0.1.0\n[0.012] 2 LPs\n".to_vec(),
             log_start: 0,
             notices: Mutex::default(),
@@ -112,6 +118,34 @@ impl FakeSystem {
             disks: FakeDisks::default(),
         }
     }
+}
+
+/// The edu device at 0:3.0 has tried to write to the hypervisor.
+fn iommu() -> IommuState {
+    let mut state = IommuState::new_zeroed();
+    let flags = IommuFlags::TRANSLATES | IommuFlags::REMAPS_INTERRUPTS | IommuFlags::EXTENDED_INTERRUPTS;
+    (state.flags, state.levels, state.address_bits) = (flags.bits(), 4, 48);
+    state.largest_page = 1 << 30;
+    (state.domains, state.interrupts, state.interrupt_entries) = (1, 3, 512);
+    (state.device_count, state.fault_count, state.faults_kept) = (1, 1, 1);
+    state.faults[0] = DmaFault {
+        time: 12_345_678,
+        address: 0x20_0000,
+        segment: 0,
+        rid: 0x18,
+        reason: 5,
+        is_read: 0,
+        reserved: [0; 2],
+    };
+    state.devices[0] = DmaDevice {
+        owner: PartitionId(1),
+        segment: 0,
+        rid: 0x18,
+        domain: 1,
+        state: DmaDeviceState::ATTACHED,
+        faults: 1,
+    };
+    state
 }
 
 fn information() -> SystemInfo {
@@ -157,6 +191,10 @@ fn information() -> SystemInfo {
 impl System for FakeSystem {
     fn information(&self) -> Result<SystemInfo, SystemError> {
         self.information.clone()
+    }
+
+    fn iommu(&self) -> Result<Box<IommuState>, SystemError> {
+        Ok(Box::new(self.iommu))
     }
 
     fn hypervisor_log(&self, position: u64) -> Result<LogText, SystemError> {

@@ -17,7 +17,10 @@ use core::{
 
 use super::disks::Disks;
 use super::machines::Machines;
-use hypercall_api::{counter, operator::SystemInfo};
+use hypercall_api::{
+    counter,
+    operator::{IommuState, SystemInfo},
+};
 
 /// A long operation. Dropping it ends the operation at its next await.
 ///
@@ -28,6 +31,9 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait System: Sync {
     /// What the hypervisor says of the machine and of itself (`HvCallPartitaQuerySystem`).
     fn information(&self) -> Result<SystemInfo, SystemError>;
+
+    /// What the IOMMU does, and what devices have tried (`HvCallPartitaQueryIommu`).
+    fn iommu(&self) -> Result<Box<IommuState>, SystemError>;
 
     /// A piece of the hypervisor's log from `position` on (`HvCallPartitaReadLog`); 0 for the oldest that is kept.
     fn hypervisor_log(&self, position: u64) -> Result<LogText, SystemError>;

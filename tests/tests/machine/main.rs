@@ -6,6 +6,7 @@
 //! | [`broken`] | a hypervisor that finds itself wrong |
 //! | [`figures`] | what exits and the boot cost, in instructions |
 //! | [`hardware`] | processors and IOMMUs that lack something |
+//! | [`iommu`] | what devices reach, and which interrupts they raise |
 //! | [`power`] | power off, reset |
 //! | [`refused`] | what the root must not do, and what ends it |
 //! | [`shell`] | every command, for people and for programs |
@@ -16,6 +17,7 @@ mod boot;
 mod broken;
 mod figures;
 mod hardware;
+mod iommu;
 mod power;
 mod refused;
 mod shell;

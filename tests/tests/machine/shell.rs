@@ -15,6 +15,8 @@ fn every_command_that_prints_data_prints_a_table_and_json() -> Result<()> {
         ("hv log",       "hv INFO",           "/lines/0"),
         ("hv stats",     "IN HYPERVISOR",     "/vps/0/exits"),
         ("hv check",     "WHAT FOR",          "/checks/0/purpose"),
+        ("hv iommu",     "WHAT THAT FORBIDS", "/address_bits"),
+        ("hv iommu faults", "REASON",        "/total"),
         ("hv bench",     "MEDIAN",            "/benchmarks/0/median_ticks"),
         ("hv selftest",  "WHAT IS TRIED",     "/selftests/0/description"),
         ("dev list",     "Host bridge",       "/devices/0/vendor_id"),

@@ -50,6 +50,13 @@ pub fn enable_msi(function: &Function<'_>) -> Result<Interrupt, MsiError> {
     Ok(interrupt)
 }
 
+/// Has `function` raise its MSI by `message`, an address and data of the caller's choice.
+pub fn set_message(function: &Function<'_>, (address, data): (u32, u32)) -> Result<(), MsiError> {
+    let at = function.capability(MSI).ok_or(MsiError::NotSupported)?;
+    write_msi(function, at, address, data);
+    Ok(())
+}
+
 /// Turns MSI off.
 pub fn disable_msi(function: &Function<'_>) {
     if let Some(at) = function.capability(MSI) {

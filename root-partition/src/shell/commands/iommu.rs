@@ -42,7 +42,7 @@ pub(super) fn coherent(unit: &IommuInfo) -> bool {
 }
 
 /// ECAP.QI: queued invalidation.
-fn queued_invalidation(unit: &IommuInfo) -> bool {
+pub(super) fn queued_invalidation(unit: &IommuInfo) -> bool {
     bit(unit.extended_capability, 1)
 }
 
@@ -59,6 +59,11 @@ fn extended_interrupt_mode(unit: &IommuInfo) -> bool {
 /// ECAP.PT: pass-through translation.
 pub(super) fn pass_through(unit: &IommuInfo) -> bool {
     bit(unit.extended_capability, 6)
+}
+
+/// ECAP.SC: page tables can have accesses snoop the caches.
+pub(super) fn snoop_control(unit: &IommuInfo) -> bool {
+    bit(unit.extended_capability, 7)
 }
 
 /// One row a unit.

@@ -9,6 +9,7 @@
 //! | [`devices`] | `dev list` |
 //! | [`disk`] | `disk …` |
 //! | [`dispatch`] | a line to a row; suggestions |
+//! | [`dma`] | `hv iommu`, `hv iommu faults` |
 //! | [`help`] | `help`, `--help` |
 //! | [`info`] | `hv info`, `root info`, `version` |
 //! | [`iommu`] | the IOMMU's capability registers |
@@ -26,6 +27,7 @@ pub mod complete;
 mod devices;
 mod disk;
 pub mod dispatch;
+mod dma;
 pub(crate) mod help;
 mod info;
 mod iommu;
@@ -56,6 +58,8 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "log",      "Show the hypervisor's log",                                Later(log::hypervisor)).flags(&[log::FOLLOW]).json(),
     command("hv",       "stats",    "Show each VP's exits, hypercalls and run time",            Now(stats::run)).flags(&[stats::VP]).json(),
     command("hv",       "check",    "Check for hardware that is needed or useful",              Now(check::run)).json(),
+    command("hv",       "iommu",    "Show what the IOMMU does, and what it cannot",             Now(dma::state)).json(),
+    command("hv",       "iommu faults", "Show what devices tried and were refused",             Now(dma::faults)).json(),
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
     command("vm",       "list",     "List the virtual machines and the descriptions",            Now(vm::show::list)).json(),

@@ -115,7 +115,7 @@ impl Echo {
         let opening = bus.open(&offered, RingPages::both(4), VpIndex(0), &[0; OPEN_USER_DATA]);
         let (rings, handle) = bus.block_on(opening)?;
         let line = Arc::new(Line::default());
-        handle.listen(line.clone());
+        handle.listen(&line);
         Ok(Self { rings, handle, line })
     }
 

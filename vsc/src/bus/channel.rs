@@ -95,10 +95,10 @@ impl<H: Hal> ChannelHandle<H> {
     }
 
     /// Has `owner` called for each of the channel's interrupts, and soon once for those that came before. If the device is gone
-    /// already, `owner` is told here.
-    pub fn listen(&self, owner: Weak<dyn Interrupt>) {
-        let listening = self.bus.state().listen(self.offered.relid, owner.clone());
-        if let Some(owner) = owner.upgrade().filter(|_| !listening) {
+    /// already, `owner` is told here. The bus does not keep it: once it is dropped, nobody is called.
+    pub fn listen<T: Interrupt + 'static>(&self, owner: &Arc<T>) {
+        let weak: Weak<T> = Arc::downgrade(owner);
+        if !self.bus.state().listen(self.offered.relid, weak) {
             owner.gone();
         }
     }

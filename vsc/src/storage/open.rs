@@ -7,7 +7,7 @@ use crate::bus::{Bus, ChannelHandle, RingPages};
 use crate::hal::Hal;
 use crate::memory::{Buffer, PAGE};
 use alloc::boxed::Box;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use hypercall_api::id::VpIndex;
@@ -118,8 +118,7 @@ async fn open_queue<H: Hal>(
         .await?;
     let handle = Arc::new(handle);
     let queue = Arc::new(Queue::new(rings, Box::new(handle.clone())));
-    let owner: Weak<Queue> = Arc::downgrade(&queue);
-    handle.listen(owner);
+    handle.listen(&queue);
     Ok(queue)
 }
 

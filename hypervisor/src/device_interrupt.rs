@@ -176,7 +176,7 @@ impl Place {
     /// A free place on the processor of a VP.
     fn free(partition: &Partition, vp: VpIndex) -> Result<Self, HvStatus> {
         let vp = partition.vp(vp).ok_or(HvStatus::INVALID_VP_INDEX)?;
-        let processor = Processor::get(vp.shared.lp).ok_or(HvStatus::INVALID_LP_INDEX)?;
+        let processor = Processor::get(vp.shared.lp()).ok_or(HvStatus::INVALID_LP_INDEX)?;
         let index = processor
             .routes
             .iter()

@@ -11,6 +11,7 @@
 //! | [`iommu`] | what devices can reach, and which interrupts they can raise |
 //! | [`log`] | the log ring and the serial port |
 //! | [`memory`] | frames, the hypervisor's page tables, partitions' nested page tables |
+//! | [`migration`] | moving VPs between logical processors |
 //! | [`msr`] | MSRs as guests see them |
 //! | [`partition`] | partitions, VPs, their APIC, SynIC and timers |
 //! | [`platform`] | ACPI, local and I/O APICs, clocks, serial port |
@@ -32,6 +33,7 @@ pub mod intercept;
 pub mod iommu;
 pub mod log;
 pub mod memory;
+pub mod migration;
 pub mod msr;
 pub mod partition;
 pub mod platform;

@@ -1,11 +1,12 @@
 //! The run loop of a logical processor, and the choice of the VP that runs next.
 //!
-//! Each VP belongs to one LP. Among those that can run, the one with the least run time by weight is next (its *virtual
+//! Each VP belongs to one LP, until an idle one takes it over ([`migration`]). Among those that can run, the one with the least run time by weight is next (its *virtual
 //! time*); one that has had less than its partition's reserve comes before all others, and one that has had its cap waits
 //! for the next accounting window. Interrupts are off throughout but for the windows in [`interrupts`]. Whoever gives a VP
 //! work pokes its processor, and the processor looks at everything again before it runs a guest or sleeps.
 
 use crate::exit;
+use crate::migration;
 use crate::partition::shared::{VpSlot, VpState};
 use crate::partition::vp::{Resume, Vp};
 use crate::platform::clock;
@@ -22,8 +23,10 @@ pub const MAX_VPS: usize = 384;
 pub const DEFAULT_WEIGHT: u64 = 100;
 /// How long a VP runs while others wait, in 100 ns: 5 ms.
 const SLICE: u64 = 50_000;
-/// The accounting window of caps and reserves, in 100 ns: 50 ms.
-const WINDOW: u64 = 500_000;
+/// The accounting window of caps and reserves, in 100 ns: 20 ms.
+const WINDOW: u64 = 200_000;
+/// How long a VP runs alone before its run time is told, in 100 ns: 100 ms.
+const REPORT: u64 = 1_000_000;
 /// How far the running VP may be ahead of another before that one takes its place, in 100 ns: 1 ms.
 const GRANULARITY: u64 = 10_000;
 
@@ -55,6 +58,14 @@ impl RunQueue {
         self.slots.try_push(slot).is_ok()
     }
 
+    /// The VP that has waited longest at TSC `now` and may be moved, and since when.
+    pub fn longest_waiting(&self, now: u64) -> Option<(u64, &'static VpSlot)> {
+        let waiting = self.slots.iter();
+        waiting
+            .filter_map(|&slot| Some((migration::waits_since(slot, now)?, slot)))
+            .min_by_key(|(since, _)| *since)
+    }
+
     /// Removes a VP.
     pub fn remove(&mut self, slot: &'static VpSlot) {
         self.slots.retain(|other| !core::ptr::eq(*other, slot));
@@ -83,6 +94,7 @@ pub fn run(processor: &'static Processor) -> ! {
         current = choice.next.map_or(core::ptr::null(), core::ptr::from_ref);
         match choice.next {
             Some(slot) => run_slot(processor, slot, choice.until),
+            None if migration::take_over(processor) => {}
             None => idle(processor, choice.until),
         }
     }
@@ -97,6 +109,7 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
     let mut best: Option<(bool, u64, &'static VpSlot)> = None;
     let mut runnable = 0;
     let mut least = None;
+    let mut overdue = false;
     for &slot in &queue.slots {
         let shared = &slot.shared;
         if shared.state() != VpState::Runnable || shared.reset.load(Ordering::Acquire) {
@@ -104,14 +117,20 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
         }
         if shared.is_called_off() {
             shared.schedule.queued.store(false, Ordering::Relaxed);
+            shared.schedule.waiting_since.store(0, Ordering::Relaxed);
             until = until.min(shared.deadline.load(Ordering::Relaxed));
             continue;
         }
         let Some(share) = share_of(slot, window) else {
+            shared.schedule.waiting_since.store(0, Ordering::Relaxed);
             until = until.min(window_end);
             continue;
         };
         runnable += 1;
+        match shared.schedule.waiting_since.load(Ordering::Relaxed) {
+            0 => shared.schedule.waiting_since.store(now, Ordering::Relaxed),
+            _ => overdue |= migration::waits_since(slot, now).is_some(),
+        }
         if !shared.schedule.queued.swap(true, Ordering::Relaxed) {
             catch_up(slot);
         }
@@ -132,10 +151,14 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
     }
     // One that runs by its reserve says nothing about what the others have had.
     if let Some(least) = least {
-        processor.virtual_now.set(processor.virtual_now.get().max(least));
+        processor.virtual_now.fetch_max(least, Ordering::Relaxed);
     }
     let next = best.map(|(_, _, slot)| slot);
+    if overdue {
+        migration::offer();
+    }
     if let Some(slot) = next {
+        slot.shared.schedule.waiting_since.store(0, Ordering::Relaxed);
         until = until.min(end_of_share(slot, now, window_end));
     }
     Choice { next, until }
@@ -153,7 +176,7 @@ fn attend(slot: &'static VpSlot, now: u64) {
 
 /// A VP that can run again, after a halt or an intercept, does not get the time that it could not.
 fn catch_up(slot: &VpSlot) {
-    let now = Processor::current().virtual_now.get();
+    let now = Processor::current().virtual_now.load(Ordering::Relaxed);
     slot.shared
         .schedule
         .virtual_time
@@ -190,10 +213,21 @@ fn share_of(slot: &VpSlot, window: u64) -> Option<Share> {
         return Some(Share::Fair);
     }
     let schedule = &slot.shared.schedule;
-    if schedule.window.swap(window, Ordering::Relaxed) != window {
-        schedule.used.store(0, Ordering::Relaxed);
+    let length = clock::tsc_ticks(WINDOW).max(1);
+    let last = schedule.window.swap(window, Ordering::Relaxed);
+    if last != window {
+        // What it has had beyond its cap or reserve, because its processor came late, it has had of the next windows. It may
+        // well have more than its reserve where nobody else wants it: that costs it one window at most.
+        let due = |limit| length.saturating_mul(limit) / 1000;
+        let had = schedule.used.load(Ordering::Relaxed);
+        let beyond = |limit| had.saturating_sub(due(limit).saturating_mul(window.saturating_sub(last)));
+        let debt = match cap {
+            0 => beyond(reserve).min(due(reserve)),
+            _ => beyond(cap),
+        };
+        schedule.used.store(debt, Ordering::Relaxed);
     }
-    let used = schedule.used.load(Ordering::Relaxed).saturating_mul(1000) / clock::tsc_ticks(WINDOW).max(1);
+    let used = schedule.used.load(Ordering::Relaxed).saturating_mul(1000) / length;
     match (cap, reserve) {
         (cap, _) if cap != 0 && used >= cap => None,
         (_, reserve) if used < reserve => Some(Share::UnderReserve),
@@ -201,17 +235,19 @@ fn share_of(slot: &VpSlot, window: u64) -> Option<Share> {
     }
 }
 
-/// TSC at which a VP that runs from `now` on has had its cap, or its share must be looked at anew.
+/// TSC at which a VP that runs from `now` on has had its cap or its reserve, or must be looked at anew.
 fn end_of_share(slot: &VpSlot, now: u64, window_end: u64) -> u64 {
-    match limits(slot) {
-        (0, 0) => u64::MAX,
-        (0, _) => window_end,
-        (cap, _) => {
-            let due = clock::tsc_ticks(WINDOW).saturating_mul(cap) / 1000;
-            let left = due.saturating_sub(slot.shared.schedule.used.load(Ordering::Relaxed));
-            window_end.min(now.saturating_add(left.max(1)))
-        }
+    let (cap, reserve) = limits(slot);
+    if (cap, reserve) == (0, 0) {
+        return now.saturating_add(clock::tsc_ticks(REPORT));
     }
+    let used = slot.shared.schedule.used.load(Ordering::Relaxed);
+    let ends = [cap, reserve].into_iter().filter(|&limit| limit != 0);
+    let left = ends
+        .map(|limit| clock::tsc_ticks(WINDOW).saturating_mul(limit) / 1000)
+        .filter_map(|due| due.checked_sub(used).filter(|&left| left != 0))
+        .min();
+    left.map_or(window_end, |left| window_end.min(now.saturating_add(left)))
 }
 
 /// Runs a VP until it leaves, somebody pokes the processor for it, or TSC `until`.
@@ -222,10 +258,11 @@ fn run_slot(processor: &Processor, slot: &'static VpSlot, until: u64) {
         return;
     };
     let Some(vp) = guard.as_mut() else { return };
+    if slot.shared.lp() != processor.index {
+        // Another processor has taken it since it was chosen.
+        return;
+    }
     let start = tsc();
-    processor
-        .virtual_now
-        .set(slot.shared.schedule.virtual_time.load(Ordering::Relaxed));
     vp.load(processor, start);
     run_vp(processor, vp, until);
     let end = tsc();
@@ -294,13 +331,13 @@ fn set_alarm(processor: &Processor, deadline: u64) {
 
 /// Gives a VP's slot to the LP that it names. Returns whether there was room.
 pub fn attach(slot: &'static VpSlot) -> bool {
-    let Some(processor) = Processor::get(slot.shared.lp) else {
+    let Some(processor) = Processor::get(slot.shared.lp()) else {
         return false;
     };
     slot.shared
         .schedule
         .virtual_time
-        .store(processor.virtual_now.get(), Ordering::Relaxed);
+        .store(processor.virtual_now.load(Ordering::Relaxed), Ordering::Relaxed);
     let added = processor.queue.lock().add(slot);
     interrupts::poke(processor);
     added
@@ -308,7 +345,8 @@ pub fn attach(slot: &'static VpSlot) -> bool {
 
 /// Takes a VP from its LP. It must be suspended, and nobody may run it any more.
 pub fn detach(slot: &'static VpSlot) {
-    if let Some(processor) = Processor::get(slot.shared.lp) {
+    let _stays = migration::hold();
+    if let Some(processor) = Processor::get(slot.shared.lp()) {
         processor.queue.lock().remove(slot);
     }
 }

@@ -59,7 +59,7 @@ impl Vp {
         write_frame(page, 0, message.as_bytes());
         self.shared.suspend(suspension::INTERCEPT);
         // The root has a VP on each LP.
-        if let Some(root_vp) = root.vp(VpIndex(self.shared.lp.0)) {
+        if let Some(root_vp) = root.vp(VpIndex(self.shared.home.0)) {
             self.slot.announce(&root_vp.shared, true);
         }
         Resume::Leave

@@ -9,7 +9,7 @@ use crate::memory::address::Frame;
 use crate::processor::interrupts;
 use crate::processor::local::Processor;
 use crate::virtualization::Exit;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use hypercall_api::counter::{COUNTERS, EXIT_BASE};
 use hypercall_api::id::{LpIndex, VpIndex};
 use hypercall_api::port::PortId;
@@ -83,8 +83,10 @@ pub struct VpShared {
     pub index: VpIndex,
     /// Its virtual APIC id.
     pub apic_id: u32,
-    /// The LP that runs it.
-    pub lp: LpIndex,
+    /// The LP that it was created on; the root's VP of that LP hears of its news.
+    pub home: LpIndex,
+    /// The LP that runs it now.
+    lp: AtomicU32,
     /// Interrupts requested and not yet delivered, a bit a vector.
     requests: [AtomicU32; 8],
     /// Whether there is anything in `requests`, or for its SynIC, that the owner has not looked at.
@@ -134,6 +136,8 @@ pub struct Schedule {
     pub used: AtomicU64,
     /// Whether it could run when the scheduler looked last.
     pub queued: AtomicBool,
+    /// TSC since when it could run while another does, or 0.
+    pub waiting_since: AtomicU64,
 }
 
 impl VpShared {
@@ -149,7 +153,8 @@ impl VpShared {
             partition,
             index,
             apic_id,
-            lp,
+            home: lp,
+            lp: AtomicU32::new(lp.0),
             requests: [const { AtomicU32::new(0) }; 8],
             requested: AtomicBool::new(false),
             nmi: AtomicBool::new(false),
@@ -275,9 +280,23 @@ impl VpShared {
 
     /// Makes its LP look at it again.
     pub fn poke(&self) {
-        if let Some(processor) = Processor::get(self.lp) {
+        // What was asked of it is written down before it is looked where it is; see `migration`.
+        fence(Ordering::SeqCst);
+        if let Some(processor) = Processor::get(self.lp()) {
             interrupts::poke(processor);
         }
+    }
+
+    /// The LP that runs it. It may move at any time, unless it is the root's or [`migration`](crate::migration) is held.
+    #[inline]
+    pub fn lp(&self) -> LpIndex {
+        LpIndex(self.lp.load(Ordering::Relaxed))
+    }
+
+    /// Takes note that it has moved; the new LP looks at it from now on.
+    pub fn move_to(&self, lp: LpIndex) {
+        self.lp.store(lp.0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// Whether something was requested since the last [`take_requests`](Self::take_requests).

@@ -169,6 +169,11 @@ impl Vp {
         self.accounted = now;
     }
 
+    /// The VP goes to another processor: what this one knows of its translations may be out of date when it comes back.
+    pub fn forget_processor(&mut self) {
+        self.address_space = AddressSpace::default();
+    }
+
     /// Takes what the VP owns of the processor out of it: the VP stops running here at TSC `now`.
     pub fn unload(&mut self, now: u64) {
         self.extended.save();
@@ -377,7 +382,7 @@ impl Vp {
         if self.partition.is_root() {
             device_interrupt::ended(self.shared.index, vector);
         } else if self.shared.end_level(vector)
-            && let Some(root_vp) = Partition::root().and_then(|root| root.vp(VpIndex(self.shared.lp.0)))
+            && let Some(root_vp) = Partition::root().and_then(|root| root.vp(VpIndex(self.shared.home.0)))
         {
             self.slot.announce(&root_vp.shared, false);
         }

@@ -68,7 +68,7 @@ pub struct Processor {
     /// The VPs that run here.
     pub queue: Mutex<RunQueue>,
     /// Least virtual time of the VPs that have run by their weights; who wakes up does not start from further back.
-    pub virtual_now: Cell<u64>,
+    pub virtual_now: AtomicU64,
     /// Address space ids given out here.
     pub address_spaces: AddressSpaces,
 }
@@ -115,7 +115,7 @@ impl Processor {
                 guest_epoch: AtomicU64::new(0),
                 sleeping: AtomicBool::new(false),
                 queue: Mutex::new(RunQueue::new()),
-                virtual_now: Cell::new(0),
+                virtual_now: AtomicU64::new(0),
                 address_spaces: AddressSpaces::new(),
             });
             &*pointer

@@ -95,11 +95,12 @@ extern "C" fn main() -> ! {
     let system = check(hypercalls().query_system());
     let vps = processor::start::other_processors(system.lp_count);
     let archive = boot_archive(boot);
+    let disks = Arc::new(Registry::new(Arc::new(archive), address_space::free_bytes));
     let machine = MACHINE.call_once(|| Machine {
         vps,
-        worker: Worker::new(RootHost, Arc::new(archive), entered),
+        worker: Worker::new(RootHost, Arc::new(archive), disks.clone(), entered),
         pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
-        disks: Arc::new(Registry::new(Arc::new(archive), address_space::free_bytes)),
+        disks: disks.clone(),
         soft_off: firmware.soft_off,
         targets: Targets {
             ram: boot.ram().collect(),

@@ -10,10 +10,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::future::Future;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use spin::Mutex;
-use vsp::storage::disk::Disk;
+use vsp::buffer::Buffer;
+use vsp::storage::disk::{Disk, DiskError, Durability, Geometry};
 
 const ARCHIVE: &str = "archive:";
 const RAM: &str = "ram:";
@@ -298,7 +300,7 @@ impl Registry {
         if let Some(entry) = inner.entries.iter_mut().find(|entry| entry.name == name) {
             entry.users.push(user);
         }
-        Ok(self.claimed(id, disk, access))
+        Ok(self.claimed(id, name, disk, access))
     }
 
     /// A disk that is there for this claim alone: it gets an entry of its own, so that it is listed, and that goes with it.
@@ -322,10 +324,10 @@ impl Registry {
             model: None,
             users: alloc::vec![user],
         });
-        Ok(self.claimed(id, disk, access))
+        Ok(self.claimed(id, name, disk, access))
     }
 
-    fn claimed(self: &Arc<Self>, id: u64, disk: RootDisk, access: Access) -> Claim {
+    fn claimed(self: &Arc<Self>, id: u64, name: &str, disk: RootDisk, access: Access) -> Claim {
         let disk = match access {
             Access::Read => disk.read_only(),
             Access::Write => disk,
@@ -333,6 +335,7 @@ impl Registry {
         Claim {
             registry: self.clone(),
             id,
+            name: name.to_string(),
             disk,
         }
     }
@@ -494,13 +497,46 @@ pub fn size(text: &str) -> Option<u64> {
 pub struct Claim {
     registry: Arc<Registry>,
     id: u64,
+    name: String,
     disk: RootDisk,
 }
 
 impl Claim {
+    /// What it was claimed as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The disk.
     pub const fn disk(&self) -> &RootDisk {
         &self.disk
+    }
+}
+
+impl Disk for Claim {
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.read(sector, buffer)
+    }
+
+    fn write(
+        &self,
+        sector: u64,
+        buffer: &Arc<Buffer>,
+        durability: Durability,
+    ) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.write(sector, buffer, durability)
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.flush()
+    }
+
+    fn discard(&self, sector: u64, count: u64) -> impl Future<Output = Result<(), DiskError>> + Send {
+        self.disk.discard(sector, count)
     }
 }
 

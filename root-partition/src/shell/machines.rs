@@ -53,6 +53,8 @@ impl fmt::Display for MachineState {
 pub enum Order {
     /// Start it.
     Start,
+    /// Ask its guest to power itself off; done when the guest has been asked.
+    Stop,
     /// End it at once, whatever it does.
     Kill,
     /// Start it anew.

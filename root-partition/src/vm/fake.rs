@@ -246,6 +246,14 @@ impl Host for FakeHost {
         self.clock.fetch_add(10, Ordering::Relaxed)
     }
 
+    fn sleep(&self, _: core::time::Duration) -> Job {
+        Box::pin(core::future::pending())
+    }
+
+    fn wall_clock(&self) -> Option<u64> {
+        Some(116_444_736_000_000_000)
+    }
+
     fn fill_random(&self, bytes: &mut [u8]) -> bool {
         bytes.fill(0x5a);
         true

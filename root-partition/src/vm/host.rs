@@ -7,6 +7,7 @@ use core::future::Future;
 use core::ops::Range;
 use core::pin::Pin;
 use core::sync::atomic::AtomicUsize;
+use core::time::Duration;
 use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
 use hypercall_api::address::{Gpfn, Gva};
 use hypercall_api::call::Incomplete;
@@ -50,6 +51,10 @@ pub trait Host: BusCalls + Clone + Send + Sync + 'static {
     fn spawn(&self, job: Job);
     /// The reference time, in 100 ns.
     fn now(&self) -> u64;
+    /// Completes after `time`.
+    fn sleep(&self, time: Duration) -> Job;
+    /// The wall clock, in 100 ns since 1601, UTC; `None` where the machine has none.
+    fn wall_clock(&self) -> Option<u64>;
     /// Fills `bytes` with random ones; false where the processor has none.
     fn fill_random(&self, bytes: &mut [u8]) -> bool;
     /// Sends the messages about `partition` to `listener` from now on, or to nobody.

@@ -2,10 +2,11 @@
 //! runs. One task serves it: commands come in a queue, from the shell and from the guest, and are done one by one.
 
 use super::acpi;
-use super::bus::device;
+use super::bus::storage::StorageError;
 use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
 use super::description::{Description, TripleFault};
+use super::devices::Devices;
 use super::enlightenments::VMBUS;
 use super::firmware;
 use super::host::Host;
@@ -14,6 +15,7 @@ use super::loader::{self, LoadError};
 use super::memory::GuestMemory;
 use super::ring::Ring;
 use super::signal::{Changes, Signal, yield_now};
+use crate::disk::Registry;
 use crate::shell::machines::{MachineState as State, Order};
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -24,7 +26,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_queue::SegQueue;
 use hypercall_api::id::PartitionId;
 use spin::Mutex;
+use vmbus::protocol::integration::shutdown::Action;
 use vmbus::server::OfferError;
+use vsp::integration::session::NotNow;
+use vsp::integration::shutdown::ShutdownError;
 
 /// Bytes that a console keeps.
 const CONSOLE: usize = 64 << 10;
@@ -70,6 +75,12 @@ pub enum MachineError {
     /// A device finds no place on the bus.
     #[error(transparent)]
     Device(#[from] OfferError),
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The guest cannot be asked.
+    #[error(transparent)]
+    ShutDown(#[from] ShutdownError),
     /// The machine was deleted meanwhile.
     #[error("'{0}' has been deleted")]
     Deleted(String),
@@ -118,6 +129,7 @@ pub struct Machine<H: Host> {
     pub description: Description,
     host: H,
     files: Arc<dyn Files>,
+    disks: Arc<Registry>,
     status: Mutex<Status>,
     /// Changes of state, or of a console.
     pub changes: Changes,
@@ -128,17 +140,20 @@ pub struct Machine<H: Host> {
     kill: AtomicBool,
     starts: AtomicU64,
     child: Mutex<Option<Arc<Child<H>>>>,
+    /// What is on its bus, from a start until it is off: a reset keeps them.
+    devices: Mutex<Option<Arc<Devices>>>,
 }
 
 impl<H: Host> Machine<H> {
     /// A machine that is off. [`serve`](Self::serve) has to run for it to do anything.
-    pub fn new(host: H, files: Arc<dyn Files>, description: Description) -> Arc<Self> {
+    pub fn new(host: H, files: Arc<dyn Files>, disks: Arc<Registry>, description: Description) -> Arc<Self> {
         let since = host.now();
         let machine = Self {
             name: description.name.clone(),
             description,
             host,
             files,
+            disks,
             status: Mutex::new(Status {
                 state: State::Off,
                 since,
@@ -151,6 +166,7 @@ impl<H: Host> Machine<H> {
             kill: AtomicBool::new(false),
             starts: AtomicU64::new(0),
             child: Mutex::new(None),
+            devices: Mutex::new(None),
         };
         machine.note("created");
         Arc::new(machine)
@@ -174,6 +190,11 @@ impl<H: Host> Machine<H> {
     /// The child that it is, unless it is off.
     pub fn child(&self) -> Option<Arc<Child<H>>> {
         self.child.lock().clone()
+    }
+
+    /// What is on its bus, unless it is off.
+    pub fn devices(&self) -> Option<Arc<Devices>> {
+        self.devices.lock().clone()
     }
 
     /// What serial port `port` sent: from `position` on, up to `most` bytes; and where that begins.
@@ -269,6 +290,15 @@ impl<H: Host> Machine<H> {
             (Order::Pause, _) => wrong("only a running machine can be paused"),
             (Order::Resume, State::Paused) => self.suspend(false, State::Running),
             (Order::Resume, _) => wrong("only a paused machine can go on"),
+            (Order::Stop, State::Running) => {
+                let devices = self.devices();
+                let devices = devices.ok_or(ShutdownError::NotNow(NotNow::Absent))?;
+                devices.shut_down(Action::PowerOff)?;
+                self.note("the guest is asked to power itself off");
+                Ok(())
+            }
+            (Order::Stop, State::Paused) => wrong("'vm resume' lets it go on, so that it can be asked"),
+            (Order::Stop, _) => wrong("only a running machine can be asked to power itself off"),
             (Order::Delete, State::Off | State::Crashed) => {
                 self.end(State::Deleted).await;
                 Ok(())
@@ -297,6 +327,7 @@ impl<H: Host> Machine<H> {
     async fn try_start(self: &Arc<Self>) -> Result<(), MachineError> {
         let kernel = self.file(&self.description.kernel)?;
         let modules = self.modules()?;
+        let devices = self.make_devices().await?;
         let owner: Arc<dyn Owner> = self.clone();
         let killed = || self.kill.load(Ordering::Acquire);
         let child = Child::create(self.host.clone(), &self.description, owner, killed).await?;
@@ -317,26 +348,24 @@ impl<H: Host> Machine<H> {
             return Err(ChildError::Killed.into());
         }
         child.set_entry(&entry)?;
-        self.add_devices(&child)?;
+        if let Some(bus) = child.bus() {
+            devices.put_on(&bus, child.id)?;
+        }
         self.set_state(State::Running);
         self.note(&format!("running as partition {}", child.id));
         child.set_suspended(false)?;
         Ok(())
     }
 
-    /// Puts the described devices on the bus.
-    fn add_devices(&self, child: &Child<H>) -> Result<(), MachineError> {
-        let made = self
-            .description
-            .devices
-            .iter()
-            .filter_map(|name| device::by_name(name));
-        for device in made {
-            if let Some(bus) = child.bus() {
-                bus.add(device)?;
-            }
+    /// The devices; they are made where there are none yet.
+    async fn make_devices(&self) -> Result<Arc<Devices>, MachineError> {
+        let there = self.devices();
+        if let Some(devices) = there {
+            return Ok(devices);
         }
-        Ok(())
+        let devices = Devices::new(&self.host, self.disks.clone(), &self.description).await?;
+        *self.devices.lock() = Some(devices.clone());
+        Ok(devices)
     }
 
     /// Writes what a guest finds besides its kernel: ACPI tables, whose root pointer's address it returns, and the start of
@@ -382,6 +411,9 @@ impl<H: Host> Machine<H> {
             child.set_suspended(suspended)?;
         }
         self.note(if suspended { "paused" } else { "resumed" });
+        if let Some(devices) = self.devices().filter(|_| !suspended) {
+            devices.woken();
+        }
         self.set_state(state);
         Ok(())
     }
@@ -394,6 +426,9 @@ impl<H: Host> Machine<H> {
             if let Some(status) = child.destroy().await {
                 self.note(&format!("some of its memory is lost: {status}"));
             }
+        }
+        if state != State::Starting {
+            drop(self.devices.lock().take());
         }
         self.set_state(state);
         if state == State::Off {

@@ -12,6 +12,7 @@
 //! | [`bus`] | VMBus: its server, the devices on it |
 //! | [`chipset`] | serial ports, IOAPIC, power registers |
 //! | [`description`] | a machine as its TOML file has it |
+//! | [`devices`] | what a machine has on its bus |
 //! | [`emulate`] | instructions that access devices in memory |
 //! | [`enlightenments`] | which parts of the hypervisor's interface a guest is told of |
 //! | [`firmware`] | where a PC begins |
@@ -34,6 +35,7 @@ pub mod bus;
 pub mod child;
 pub mod chipset;
 pub mod description;
+pub mod devices;
 pub mod emulate;
 pub mod enlightenments;
 pub mod firmware;

@@ -4,18 +4,19 @@
 use super::bus::calls::{BusCalls, Row};
 use super::host::{BLOCK, Host, Job, Listener};
 use super::signal::Signal;
-use crate::executor;
 use crate::hypervisor::ports::{self, Sink};
 use crate::hypervisor::{hypercalls, messages, statistics, time};
 use crate::memory::address_space;
 use crate::memory::paging::Access;
 use crate::memory::window::Window;
 use crate::processor::{self, local, random};
+use crate::{executor, wall_clock};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
+use core::time::Duration;
 use embassy_time::Timer;
 use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
 use hypercall_api::address::{Gpfn, Gva};
@@ -76,6 +77,16 @@ impl Host for RootHost {
 
     fn now(&self) -> u64 {
         time::now()
+    }
+
+    fn sleep(&self, time: Duration) -> Job {
+        Box::pin(Timer::after_micros(
+            time.as_micros().try_into().unwrap_or(u64::MAX),
+        ))
+    }
+
+    fn wall_clock(&self) -> Option<u64> {
+        wall_clock::now()
     }
 
     fn fill_random(&self, bytes: &mut [u8]) -> bool {

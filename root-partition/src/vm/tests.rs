@@ -2,6 +2,7 @@
 
 use super::fake::{FakeFiles, FakeHost};
 use super::worker::Worker;
+use crate::disk::Registry;
 use crate::shell::machines::{MachineState as State, Machines, Order};
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -24,6 +25,14 @@ fn world(frames: usize) -> (FakeHost, Worker<FakeHost>) {
     world_of(WEB, frames)
 }
 
+/// A worker over `files`, and over their disks.
+fn worker_of(host: FakeHost, files: FakeFiles) -> Worker<FakeHost> {
+    let files = Arc::new(files);
+    let disks = Arc::new(Registry::new(files.clone(), || 1 << 30));
+    disks.set_ready();
+    Worker::new(host, files, disks, 0)
+}
+
 /// A worker of the one description `web`.
 pub(super) fn world_of(description: &'static [u8], frames: usize) -> (FakeHost, Worker<FakeHost>) {
     let kernel = super::loader::tests::elf64(b"text of a kernel", Some(0x20_0000));
@@ -32,7 +41,7 @@ pub(super) fn world_of(description: &'static [u8], frames: usize) -> (FakeHost, 
         ("kernels/web", kernel.leak()),
     ]);
     let host = FakeHost::with_frames(frames);
-    (host.clone(), Worker::new(host, Arc::new(files), 0))
+    (host.clone(), worker_of(host, files))
 }
 
 /// Runs a future and the machines' tasks until the future ends.
@@ -158,7 +167,7 @@ fn what_a_guest_is_not_told_of_reaches_the_hypervisor() {
     let web = [WEB, b"[enlightenments]\ntlb_flush = false\n"].concat();
     let files = FakeFiles(vec![("vms/web.toml", web.leak()), ("kernels/web", kernel.leak())]);
     let host = FakeHost::with_frames(FRAMES);
-    let worker = Worker::new(host.clone(), Arc::new(files), 0);
+    let worker = worker_of(host.clone(), files);
     order(&host, &worker, Order::Start).unwrap();
     let policies = host.partition(|_, partition| partition.cpuid.clone());
     assert_eq!(policies, [(0x4000_0004, 1 << 2)]);

@@ -5,6 +5,7 @@ use super::child::Child;
 use super::description::{Description, NAME_RULE, is_name};
 use super::host::Host;
 use super::machine::{Files, Machine};
+use crate::disk::Registry;
 use crate::shell::commands::dispatch::closest;
 use crate::shell::machines::{MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics};
 use crate::shell::system::{Pending, SystemError};
@@ -35,6 +36,7 @@ const TICKS: u64 = 10;
 pub struct Worker<H: Host> {
     host: H,
     files: Arc<dyn Files>,
+    disks: Arc<Registry>,
     /// Reference time from which the logs count.
     start: u64,
     machines: Mutex<BTreeMap<String, Arc<Machine<H>>>>,
@@ -42,10 +44,11 @@ pub struct Worker<H: Host> {
 
 impl<H: Host> Worker<H> {
     /// No machines yet. Logs count from the reference time `start`.
-    pub fn new(host: H, files: Arc<dyn Files>, start: u64) -> Self {
+    pub fn new(host: H, files: Arc<dyn Files>, disks: Arc<Registry>, start: u64) -> Self {
         Self {
             host,
             files,
+            disks,
             start,
             machines: Mutex::default(),
         }
@@ -179,7 +182,12 @@ impl<H: Host> Machines for Worker<H> {
                 "there are {MOST} virtual machines already"
             )));
         }
-        let machine = Machine::new(self.host.clone(), self.files.clone(), description);
+        let machine = Machine::new(
+            self.host.clone(),
+            self.files.clone(),
+            self.disks.clone(),
+            description,
+        );
         self.host.spawn(Box::pin(machine.clone().serve()));
         machines.insert(machine.name.clone(), machine.clone());
         Ok(machine.name.clone())

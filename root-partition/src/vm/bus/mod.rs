@@ -11,18 +11,22 @@
 //! | [`device`] | what a device is, and which there are |
 //! | [`echo`] | the device that sends back what it is sent |
 //! | [`host`] | the bus of one child: the server's owner |
+//! | [`integration`] | the services that ask the guest's system |
 //! | [`mapping`] | GPADLs in a row |
 //! | [`memory`] | the guest's memory as devices use it, and who does |
 //! | [`port`] | ports of messages and events |
+//! | [`storage`] | the SCSI controller, over the root's disks |
 
 pub mod calls;
 pub mod channel;
 pub mod device;
 pub mod echo;
 pub mod host;
+pub mod integration;
 pub mod mapping;
 pub mod memory;
 pub mod port;
+pub mod storage;
 
 #[cfg(test)]
 #[allow(unsafe_code)] // it hands out memory

@@ -15,8 +15,20 @@
 //! | `devices` | names of devices on its bus: `"echo"` | none |
 //! | `triple_fault` | `"crash"` keeps the machine for a look, `"reset"` starts it anew | `"crash"` |
 //!
+//! Each table `[[disk]]` is a disk on its SCSI controller:
+//!
+//! | key | what | default |
+//! |---|---|---|
+//! | `source` | a disk of the root as `disk list` names it, `"archive:FILE"`, or `"ram:64MiB"` | none: it must be given |
+//! | `read_only` | the guest cannot write it | `false` |
+//! | `dvd` | it is a medium in a DVD drive, read-only | `false` |
+//!
 //! A table `[enlightenments]` has a switch for each part of the hypervisor's interface that a guest need not be told of
 //! ([`SWITCHES`]), as in `tlb_flush = false`; `hypervisor = false` hides all of it.
+
+mod disk;
+
+pub use disk::DiskDescription;
 
 use super::bus::device::BY_NAME;
 use super::enlightenments::{Enlightenments, SWITCHES};
@@ -55,6 +67,7 @@ const KEYS: &[&str] = &[
     "cap",
     "reserve",
     "devices",
+    "disk",
     "triple_fault",
     "enlightenments",
 ];
@@ -84,6 +97,8 @@ pub struct Description {
     pub reserve: u64,
     /// Devices on its bus, names of [`BY_NAME`](super::bus::device::BY_NAME).
     pub devices: Vec<String>,
+    /// Disks on its SCSI controller, unit 0 first.
+    pub disks: Vec<DiskDescription>,
     /// What a triple fault leads to.
     pub triple_fault: TripleFault,
     /// Which parts of the hypervisor's interface the guest is told of.
@@ -206,6 +221,7 @@ impl Reader<'_> {
             cap,
             reserve,
             devices: item("devices").map_or(Ok(Vec::new()), |item| self.devices(&item))?,
+            disks: item("disk").map_or(Ok(Vec::new()), |item| self.disks(&item))?,
             triple_fault: self.choice(
                 item("triple_fault"),
                 &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],
@@ -425,188 +441,4 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn error(text: &str) -> String {
-        Description::read("vms/web.toml", text.as_bytes())
-            .unwrap_err()
-            .to_string()
-    }
-
-    const LEAST: &str = "memory = \"64MiB\"\nkernel = \"kernels/hello\"\n";
-
-    #[test]
-    fn what_is_not_said_has_a_default() {
-        let description = Description::read("vms/web.toml", LEAST.as_bytes()).unwrap();
-        assert_eq!(
-            description,
-            Description {
-                name: "web".into(),
-                processors: 1,
-                memory: 64 << 20,
-                kernel: "kernels/hello".into(),
-                modules: Vec::new(),
-                command_line: String::new(),
-                console: 0,
-                weight: 100,
-                cap: None,
-                reserve: 0,
-                devices: Vec::new(),
-                triple_fault: TripleFault::Crash,
-                enlightenments: Enlightenments::ALL,
-            }
-        );
-    }
-
-    #[test]
-    fn everything_can_be_said() {
-        let text = "# A server.\nname = \"a-1\"\nprocessors = 4\nmemory = \"2 GiB\"\nkernel = \"k\"\n\
-            modules = [\"a\", 'b']\ncommand_line = \"quiet\"\nconsole = \"com2\"\nweight = 0x10\ncap = 50\nreserve = 25\n\
-            devices = [\"echo\"]\ntriple_fault = \"reset\"\n[enlightenments]\nipi = false\ntlb_flush = true\n";
-        let description = Description::read("x.toml", text.as_bytes()).unwrap();
-        assert_eq!(description.modules, ["a", "b"]);
-        assert_eq!(description.devices, ["echo"]);
-        assert_eq!((description.memory, description.processors), (2 << 30, 4));
-        assert_eq!(
-            (description.weight, description.cap, description.reserve),
-            (16, Some(50), 25)
-        );
-        assert_eq!(
-            (description.console, description.triple_fault),
-            (1, TripleFault::Reset)
-        );
-        assert_eq!(description.name, "a-1");
-        let off: Vec<_> = description
-            .enlightenments
-            .off()
-            .map(|switch| switch.key)
-            .collect();
-        assert_eq!(off, ["ipi"]);
-    }
-
-    #[test]
-    fn each_mistake_is_named_with_its_line_and_what_would_be_right() {
-        for (text, message) in [
-            (
-                "name = \"web\"\n\n\n\n\n\nmemory = \"64\"",
-                "vms/web.toml:7: memory = \"64\": give a unit, as in \"64MiB\"",
-            ),
-            (
-                "memory = 64",
-                "vms/web.toml:1: memory = 64: give a size with its unit in quotes, as in \"64MiB\"",
-            ),
-            (
-                "memory = \"64MB\"",
-                "vms/web.toml:1: memory = \"64MB\": give a size in KiB, MiB or GiB, as in \"64MiB\"",
-            ),
-            (
-                "memory = \"99999999999999999999GiB\"",
-                "vms/web.toml:1: memory = \"99999999999999999999GiB\": give a multiple of 4KiB from \"1MiB\" to \"1024GiB\"",
-            ),
-            (
-                "\nmemroy = \"64MiB\"",
-                "vms/web.toml:2: unknown key 'memroy': did you mean 'memory'?",
-            ),
-            (
-                "[disk]\nsize = 4",
-                "vms/web.toml:1: unknown key 'disk': there are name, processors, memory, kernel, modules, \
-                 command_line, console, weight, cap, reserve, devices, triple_fault, enlightenments",
-            ),
-            (
-                "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\ntlb_flsh = true",
-                "vms/web.toml:4: unknown key 'tlb_flsh': did you mean 'tlb_flush'?",
-            ),
-            (
-                "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\nipi = \"off\"",
-                "vms/web.toml:4: ipi = \"off\": give true or false",
-            ),
-            (
-                "memory = \"1GiB\"\nkernel = \"k\"\nenlightenments = false",
-                "vms/web.toml:3: enlightenments = false: give a table of switches, as in [enlightenments] and \
-                 tlb_flush = false",
-            ),
-            (
-                "kernel = \"k\"",
-                "vms/web.toml:1: memory is missing: give one, as in memory = \"64MiB\"",
-            ),
-            (
-                "memory = \"64MiB\"",
-                "vms/web.toml:1: kernel is missing: give one, as in kernel = \"kernels/hello\"",
-            ),
-            (
-                "name = \"a b\"",
-                "vms/web.toml:1: name = \"a b\": a name has 1 to 32 letters, digits, '-', '_' or '.', and does not \
-                 begin with '-'",
-            ),
-        ] {
-            assert_eq!(error(text), message);
-        }
-    }
-
-    #[test]
-    fn values_outside_their_range_are_refused() {
-        for (line, advice) in [
-            (
-                "devices = [\"echo\", \"echo\"]",
-                "devices = [\"echo\", \"echo\"]: give a list of devices, each once, of: echo",
-            ),
-            (
-                "devices = [\"floppy\"]",
-                "devices = [\"floppy\"]: give a list of devices, each once, of: echo",
-            ),
-            ("processors = 0", "processors = 0: give a number from 1 to 64"),
-            (
-                "processors = \"2\"",
-                "processors = \"2\": give a number from 1 to 64",
-            ),
-            ("weight = -1", "weight = -1: give a number from 1 to 10000"),
-            ("cap = 101", "cap = 101: give a number from 1 to 100"),
-            (
-                "cap = 10\nreserve = 20",
-                "reserve = 20: it is more than the cap of 10",
-            ),
-            (
-                "console = \"com3\"",
-                "console = \"com3\": give \"com1\" or \"com2\"",
-            ),
-            (
-                "modules = \"a\"",
-                "modules = \"a\": give a list of up to 32 files, as in [\"disks/root.img\"]",
-            ),
-            (
-                "command_line = 1",
-                "command_line = 1: give a text in quotes, as in command_line = \"…\"",
-            ),
-        ] {
-            let message = error(&format!("{LEAST}{line}"));
-            assert!(message.ends_with(advice), "{message}");
-        }
-        assert!(error("kernel = \"/k\"\nmemory = \"64MiB\"").contains("give a file of the boot archive"));
-    }
-
-    #[test]
-    fn what_is_no_toml_is_told_with_its_line() {
-        let message = error("name = \"web\"\nprocessors == 2\n");
-        assert!(message.starts_with("vms/web.toml:2: "), "{message}");
-        assert!(
-            Description::read("x", b"\nname = \"\xff\"")
-                .unwrap_err()
-                .to_string()
-                .starts_with("x:2: ")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "[a-z_=\"\\[\\]{}0-9 .\\n#'\\\\-]{0,120}") {
-            let _ = Description::read("vms/x.toml", format!("{LEAST}{text}").as_bytes());
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = Description::read("vms/x.toml", &bytes);
-        }
-    }
-}
+mod tests;

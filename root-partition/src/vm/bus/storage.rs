@@ -1,0 +1,174 @@
+//! The SCSI controller of a machine: [`vsp::storage`] over the root's disks. It outlives the guest, so that a reset finds
+//! the same disks again.
+
+use super::channel::{Channel, Counters};
+use super::device::Device;
+use crate::disk::{Access, Claim, DiskRefused, Registry};
+use crate::vm::description::{Description, DiskDescription};
+use crate::vm::host::Job;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::future::Future;
+use hypercall_api::address::Gpa;
+use uuid::Uuid;
+use vmbus::protocol::guid::class;
+use vmbus::protocol::offer::Offer;
+use vsp::buffer::Buffer;
+use vsp::storage::channel::{Link, Role, serve};
+use vsp::storage::controller::{AttachError, Controller};
+use vsp::storage::disk::Disk;
+use vsp::storage::unit::{Kind, LogicalUnit};
+
+/// Which of its class it is.
+const INSTANCE: Uuid = Uuid::from_u128(0x7061_7274_6974_6100_8000_7363_7369_0001);
+/// From where names of units come.
+const NAMES: Uuid = Uuid::from_u128(0x7061_7274_6974_6100_8000_6469_736b_0000);
+/// Most sub-channels; each more VP of the guest can use one.
+const MOST_SUB_CHANNELS: u32 = 7;
+
+/// Why a machine's disk cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The root does not give the disk.
+    #[error(transparent)]
+    Refused(#[from] DiskRefused),
+    /// The controller has no place for it.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// There is no such unit.
+    #[error("there is no unit {0}")]
+    NoUnit(u8),
+}
+
+/// A unit of the controller, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnitInfo {
+    /// Its number.
+    pub lun: u8,
+    /// What is behind it.
+    pub source: Option<String>,
+    /// `disk` or `dvd`.
+    pub kind: &'static str,
+    /// The guest cannot write it.
+    pub read_only: bool,
+}
+
+/// The controller.
+pub struct Storage {
+    machine: String,
+    registry: Arc<Registry>,
+    controller: Controller<Claim>,
+}
+
+impl Storage {
+    /// The controller of `description`, with its disks; those are claimed until it is dropped.
+    pub async fn new(registry: Arc<Registry>, description: &Description) -> Result<Arc<Self>, StorageError> {
+        let sub_channels = (description.processors - 1).min(MOST_SUB_CHANNELS);
+        let storage = Self {
+            machine: description.name.clone(),
+            registry,
+            controller: Controller::new(sub_channels as u16),
+        };
+        for disk in &description.disks {
+            storage.attach(disk, None).await?;
+        }
+        Ok(Arc::new(storage))
+    }
+
+    /// Gives the guest one more disk, as unit `lun` or the first that is free, and returns the unit's number.
+    pub async fn attach(&self, disk: &DiskDescription, lun: Option<u8>) -> Result<u8, StorageError> {
+        let access = if disk.read_only {
+            Access::Read
+        } else {
+            Access::Write
+        };
+        let claim = self.registry.claim(&disk.source, &self.machine, access).await?;
+        let id = Uuid::new_v5(&NAMES, format!("{}/{}", self.machine, disk.source).as_bytes());
+        let serial = id.simple().to_string();
+        let unit = match disk.dvd {
+            true => LogicalUnit::optical(Some(claim), id, serial),
+            false => LogicalUnit::disk(claim, id, serial),
+        };
+        Ok(self.controller.attach(lun, unit)?)
+    }
+
+    /// Takes a disk away from the guest. It is free for others when the requests that are under way have ended.
+    pub fn detach(&self, lun: u8) -> Result<(), StorageError> {
+        match self.controller.detach(lun) {
+            Some(_) => Ok(()),
+            None => Err(StorageError::NoUnit(lun)),
+        }
+    }
+
+    /// The units.
+    pub fn units(&self) -> impl Iterator<Item = UnitInfo> {
+        self.controller.units().into_iter().map(|(lun, unit)| {
+            let medium = unit.medium();
+            UnitInfo {
+                lun,
+                kind: match unit.kind() {
+                    Kind::Disk => "disk",
+                    Kind::Optical => "dvd",
+                },
+                read_only: medium.as_ref().is_none_or(|medium| medium.geometry().read_only),
+                source: medium.map(|medium| medium.name().to_string()),
+            }
+        })
+    }
+}
+
+impl Device for Storage {
+    fn offer(&self) -> Offer {
+        Offer::new(class::SCSI, INSTANCE)
+    }
+
+    fn serve(self: Arc<Self>, channel: Channel) -> Job {
+        Box::pin(async move {
+            let role = match channel.sub_channel_index() {
+                0 => Role::Primary,
+                _ => Role::SubChannel,
+            };
+            let why = match channel.rings() {
+                Ok(rings) => serve(&self.controller, role, rings, &ChannelLink(channel))
+                    .await
+                    .to_string(),
+                Err(error) => error.to_string(),
+            };
+            log::warn!("{}: a channel of its disks has stopped: {why}", self.machine);
+        })
+    }
+
+    fn backend(&self) -> String {
+        let sources: alloc::vec::Vec<String> = self.units().filter_map(|unit| unit.source).collect();
+        sources.join(", ")
+    }
+}
+
+/// An open channel as the provider wants it.
+struct ChannelLink(Channel);
+
+impl Link for ChannelLink {
+    fn wait(&self) -> impl Future<Output = ()> + Send {
+        self.0.wait()
+    }
+
+    fn signal(&self) {
+        self.0.signal();
+    }
+
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<Buffer>> {
+        let pieces = pieces.into_iter().map(|(gpa, length)| (Gpa(gpa), length));
+        self.0.memory().buffer(pieces)
+    }
+
+    fn offer_sub_channels(&self, count: u16) -> u16 {
+        self.0.offer_sub_channels(count)
+    }
+
+    fn count(&self, received: u64, sent: u64) {
+        Counters::add(&self.0.counters().received, received);
+        Counters::add(&self.0.counters().sent, sent);
+    }
+}

@@ -16,8 +16,10 @@ use hypercall_api::processor::SegmentRegister;
 use hypercall_api::register::{RegisterName, RegisterValue};
 use spin::Mutex;
 
+use crate::vm::description::DiskDescription;
+
 use super::{
-    machines::{MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics},
+    machines::{MachineEvent, MachineInfo, MachineState, Machines, Order, UnitInfo, VpStatistics},
     system::{Pending, SystemError},
 };
 
@@ -27,6 +29,8 @@ pub(crate) struct FakeMachines {
     pub(crate) typed: Mutex<Vec<u8>>,
     /// `web` is off once this many bytes were typed on its console.
     pub(crate) ends_after: usize,
+    /// Disks that were attached.
+    pub(crate) attached: Mutex<Vec<DiskDescription>>,
 }
 
 const CONSOLE: &[u8] = b"web: up\r\n\x1b[1mready\x1b[m\n";
@@ -47,6 +51,14 @@ fn machine(name: &str, state: MachineState) -> MachineInfo {
         reserve: 0,
         partition: Some(0x202),
         starts: 1,
+        disks: alloc::vec![UnitInfo {
+            lun: 0,
+            source: Some("nvme0".into()),
+            kind: "disk",
+            read_only: false,
+        }],
+        heartbeat: Some("alive".into()),
+        guest: alloc::vec![("OSName".into(), "Debian".into())],
     }
 }
 
@@ -73,6 +85,27 @@ impl Machines for FakeMachines {
 
     fn create(&self, description: &str, name: Option<&str>) -> Result<String, SystemError> {
         Ok(name.unwrap_or(description).to_string())
+    }
+
+    fn attach<'a>(
+        &'a self,
+        name: &'a str,
+        disk: &'a DiskDescription,
+        lun: Option<u8>,
+    ) -> Pending<'a, Result<u8, SystemError>> {
+        let result = self.show(name).map(|_| {
+            self.attached.lock().push(disk.clone());
+            lun.unwrap_or(1)
+        });
+        Box::pin(ready(result))
+    }
+
+    fn detach(&self, name: &str, lun: u8) -> Result<(), SystemError> {
+        self.show(name)?;
+        match lun {
+            0 => Ok(()),
+            _ => Err(SystemError::new(alloc::format!("there is no unit {lun}"))),
+        }
     }
 
     fn order<'a>(&'a self, name: &'a str, order: Order) -> Pending<'a, Result<(), SystemError>> {

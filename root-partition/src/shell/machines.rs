@@ -1,6 +1,7 @@
 //! What the shell knows of virtual machines: the trait [`Machines`] and the plain data that it returns.
 
 use super::system::{Pending, Statistics, SystemError};
+use crate::vm::description::DiskDescription;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -98,6 +99,25 @@ pub struct MachineInfo {
     pub partition: Option<u64>,
     /// How often it was started or reset.
     pub starts: u64,
+    /// Its disks.
+    pub disks: Vec<UnitInfo>,
+    /// Whether its guest's system answers; `None` where that does not take part.
+    pub heartbeat: Option<String>,
+    /// What its guest's system tells of itself: names and values.
+    pub guest: Vec<(String, String)>,
+}
+
+/// A disk of a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnitInfo {
+    /// Its number.
+    pub lun: u8,
+    /// What is behind it; nothing in an empty drive.
+    pub source: Option<String>,
+    /// `disk` or `dvd`.
+    pub kind: &'static str,
+    /// The guest cannot write it.
+    pub read_only: bool,
 }
 
 /// An event of a machine.
@@ -144,6 +164,15 @@ pub trait Machines: Sync {
     fn poll_console(&self, name: &str, position: u64, context: &mut Context<'_>) -> Poll<()>;
     /// Types on the console.
     fn type_in(&self, name: &str, bytes: &[u8]) -> Result<(), SystemError>;
+    /// Gives a running machine one more disk, as unit `lun` or the first that is free; returns its number.
+    fn attach<'a>(
+        &'a self,
+        name: &'a str,
+        disk: &'a DiskDescription,
+        lun: Option<u8>,
+    ) -> Pending<'a, Result<u8, SystemError>>;
+    /// Takes a disk away from a running machine.
+    fn detach(&self, name: &str, lun: u8) -> Result<(), SystemError>;
     /// What happened to the machine.
     fn log(&self, name: &str) -> Result<Vec<MachineEvent>, SystemError>;
     /// Registers of a VP; those that it does not have are left out.

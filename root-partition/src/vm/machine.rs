@@ -349,7 +349,7 @@ impl<H: Host> Machine<H> {
         }
         child.set_entry(&entry)?;
         if let Some(bus) = child.bus() {
-            devices.put_on(&bus, child.id)?;
+            devices.put_on(bus, child.id)?;
         }
         self.set_state(State::Running);
         self.note(&format!("running as partition {}", child.id));

@@ -2,7 +2,8 @@
 
 use super::archive::description_file;
 use super::child::Child;
-use super::description::{Description, NAME_RULE, is_name};
+use super::description::{Description, DiskDescription, NAME_RULE, is_name};
+use super::devices::{self, Devices};
 use super::host::Host;
 use super::machine::{Files, Machine};
 use crate::disk::Registry;
@@ -96,8 +97,20 @@ impl<H: Host> Worker<H> {
         })
     }
 
+    fn devices(&self, name: &str) -> Result<Arc<Devices>, SystemError> {
+        let machine = self.get(name)?;
+        machine.devices().ok_or_else(|| {
+            let state = machine.state();
+            SystemError::new(format!(
+                "'{name}' is {state}: its description says which disks it starts with"
+            ))
+        })
+    }
+
     fn info(&self, machine: &Machine<H>) -> MachineInfo {
         let description = &machine.description;
+        let devices = machine.devices();
+        let pairs = devices.as_ref().map(|devices| devices.told()).unwrap_or_default();
         MachineInfo {
             name: machine.name.clone(),
             state: machine.state(),
@@ -113,6 +126,12 @@ impl<H: Host> Worker<H> {
             reserve: description.reserve,
             partition: machine.child().map(|child| child.id.0),
             starts: machine.starts(),
+            disks: match &devices {
+                Some(devices) => devices.storage.units().collect(),
+                None => Vec::new(),
+            },
+            heartbeat: devices.and_then(|devices| devices::describe(devices.pulse())),
+            guest: pairs.into_iter().map(|pair| (pair.key, pair.value)).collect(),
         }
     }
 }
@@ -245,6 +264,22 @@ impl<H: Host> Machines for Worker<H> {
             child.receive(machine.description.console, bytes);
         }
         Ok(())
+    }
+
+    fn attach<'a>(
+        &'a self,
+        name: &'a str,
+        disk: &'a DiskDescription,
+        lun: Option<u8>,
+    ) -> Pending<'a, Result<u8, SystemError>> {
+        Box::pin(async move {
+            let devices = self.devices(name)?;
+            devices.storage.attach(disk, lun).await.map_err(SystemError::new)
+        })
+    }
+
+    fn detach(&self, name: &str, lun: u8) -> Result<(), SystemError> {
+        self.devices(name)?.storage.detach(lun).map_err(SystemError::new)
     }
 
     fn log(&self, name: &str) -> Result<Vec<MachineEvent>, SystemError> {

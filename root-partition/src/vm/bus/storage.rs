@@ -4,6 +4,7 @@
 use super::channel::{Channel, Counters};
 use super::device::Device;
 use crate::disk::{Access, Claim, DiskRefused, Registry};
+use crate::shell::machines::UnitInfo;
 use crate::vm::description::{Description, DiskDescription};
 use crate::vm::host::Job;
 use alloc::boxed::Box;
@@ -40,19 +41,6 @@ pub enum StorageError {
     /// There is no such unit.
     #[error("there is no unit {0}")]
     NoUnit(u8),
-}
-
-/// A unit of the controller, for people.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UnitInfo {
-    /// Its number.
-    pub lun: u8,
-    /// What is behind it.
-    pub source: Option<String>,
-    /// `disk` or `dvd`.
-    pub kind: &'static str,
-    /// The guest cannot write it.
-    pub read_only: bool,
 }
 
 /// The controller.

@@ -5,6 +5,7 @@
 //! | [`check`] | `disk check` |
 //! | [`control`] | `disk create`, `disk delete`, `disk scan`, `disk reset` |
 //! | [`erase`] | `disk erase` |
+//! | [`machine`] | `disk attach`, `disk detach` |
 //! | [`measure`] | `disk bench` |
 //! | [`pattern`] | what a writing check writes |
 //! | [`show`] | `disk list` |
@@ -13,6 +14,7 @@
 pub(super) mod check;
 pub(super) mod control;
 pub(super) mod erase;
+pub(super) mod machine;
 pub(super) mod measure;
 mod pattern;
 pub(super) mod show;

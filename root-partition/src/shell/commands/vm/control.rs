@@ -1,6 +1,14 @@
 //! What changes a machine's state.
 
-use alloc::{boxed::Box, format, string::String, vec::Vec};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::time::Duration;
+
+use embassy_futures::select::{Either, select};
 
 use super::{console, machines, name};
 use crate::shell::{
@@ -32,8 +40,17 @@ pub(in super::super) const CONSOLE: Flag = Flag {
 pub(in super::super) const FORCE: Flag = Flag {
     name: "--force",
     value: None,
-    help: "End it at once where it cannot end in good order",
+    help: "Kill it where it does not end in good order",
 };
+
+pub(in super::super) const TIMEOUT: Flag = Flag {
+    name: "--timeout",
+    value: Some("SECONDS"),
+    help: "How long the guest may take; 60 where not given",
+};
+
+/// How long a guest may take to end.
+const STOP_SECONDS: u64 = 60;
 
 pub(in super::super) const STATE: Flag = Flag {
     name: "--state",
@@ -77,18 +94,36 @@ pub(in super::super) fn stop<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, 
     Box::pin(async move {
         let machines = machines(invocation)?;
         let name = name(invocation);
-        match machines.show(name)?.state {
-            MachineState::Off => Ok(Report::new()),
-            _ if invocation.arguments.flag(FORCE.name) => {
-                machines.order(name, Order::Kill).await?;
-                Ok(Report::new())
-            }
-            // The orderly way is the shutdown service of the guest's integration services, over VMBus.
-            _ => Err(SystemError::new(format!(
-                "'{name}' has no shutdown service: 'vm stop {name} --force' or 'vm kill {name}' ends it at once"
-            ))
-            .into()),
+        let seconds = invocation.arguments.number(TIMEOUT.name)?.unwrap_or(STOP_SECONDS);
+        if machines.show(name)?.state == MachineState::Off {
+            return Ok(Report::new());
         }
+        let why = match machines.order(name, Order::Stop).await {
+            Ok(()) => {
+                let ended = machines.wait(name, ENDED);
+                let patience = invocation.system.sleep(Duration::from_secs(seconds));
+                match select(ended, patience).await {
+                    Either::First(state) => match state? {
+                        MachineState::Crashed => format!("'{name}' crashed when it was to end"),
+                        _ => return Ok(Report::new()),
+                    },
+                    Either::Second(()) => {
+                        format!("'{name}' has been asked, and has not ended within {seconds} s")
+                    }
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        if invocation.arguments.flag(FORCE.name) {
+            machines.order(name, Order::Kill).await?;
+            let mut report = Report::new();
+            report.push_remark(format!("killed: {why}"));
+            return Ok(report);
+        }
+        Err(SystemError::new(format!(
+            "{why}; 'vm stop {name} --force' or 'vm kill {name}' ends it"
+        ))
+        .into())
     })
 }
 

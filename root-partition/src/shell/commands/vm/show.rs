@@ -72,12 +72,46 @@ pub(in super::super) fn run(invocation: &Invocation<'_>) -> Outcome {
             ("weight", "weight", Value::Number(machine.weight)),
             ("cap", "cap", machine.cap.map_or(Value::None, share)),
             ("reserve", "reserve", share(machine.reserve)),
+            (
+                "heartbeat",
+                "heartbeat",
+                Value::optional(machine.heartbeat.clone()),
+            ),
         ],
     );
+    if !machine.disks.is_empty() {
+        report.push_table(disks(&machine));
+    }
+    if !machine.guest.is_empty() {
+        let mut told = Table::new("guest", &[("name", "guest"), ("value", "value")]);
+        for (name, value) in &machine.guest {
+            told.row([Value::text(name), Value::text(value)]);
+        }
+        report.push_table(told);
+    }
     if machine.state == MachineState::Crashed {
         report.push_remark("'vm log' tells why it crashed, 'vm regs' where");
     }
     Ok(report)
+}
+
+fn disks(machine: &MachineInfo) -> Table {
+    let columns = [
+        ("lun", "LUN"),
+        ("kind", "kind"),
+        ("source", "source"),
+        ("read_only", "read-only"),
+    ];
+    let mut table = Table::new("disks", &columns);
+    for disk in &machine.disks {
+        table.row([
+            Value::Number(disk.lun.into()),
+            Value::text(disk.kind),
+            Value::optional(disk.source.clone()),
+            Value::Flag(disk.read_only),
+        ]);
+    }
+    table
 }
 
 pub(in super::super) fn log(invocation: &Invocation<'_>) -> Outcome {

@@ -52,19 +52,61 @@ fn orders_reach_their_machine() {
 }
 
 #[test]
-fn an_orderly_stop_that_is_not_there_is_told_and_force_kills() {
+fn a_stop_asks_the_guest_and_waits() {
     let system = FakeSystem::new();
-    let (status, output) = run(&system, "vm stop web", b"");
-    assert!(
-        status == 1 && output.contains("'vm stop web --force' or 'vm kill web'"),
-        "{output}"
-    );
-    assert!(system.machines.orders.lock().is_empty());
-    run(&system, "vm stop web --force", b"");
+    assert_eq!(run(&system, "vm stop web", b"").0, 0);
     assert_eq!(
         system.machines.orders.lock().pop(),
-        Some(("web".into(), Order::Kill))
+        Some(("web".into(), Order::Stop))
     );
+}
+
+#[test]
+fn a_stop_that_leads_nowhere_is_told_and_force_kills() {
+    let system = FakeSystem::new();
+    let (status, output) = run(&system, "vm stop db", b"");
+    assert!(
+        status == 1 && output.contains("crashed") && output.contains("'vm stop db --force' or 'vm kill db'"),
+        "{output}"
+    );
+    assert_eq!(run(&system, "vm stop db --force", b"").0, 0);
+    assert_eq!(
+        system.machines.orders.lock().pop(),
+        Some(("db".into(), Order::Kill))
+    );
+}
+
+#[test]
+fn disks_are_attached_and_detached() {
+    let system = FakeSystem::new();
+    assert_eq!(
+        run(&system, "disk attach web archive:a.iso --dvd --lun 3", b""),
+        (0, "LUN  3\n".into())
+    );
+    let attached = system.machines.attached.lock().pop().unwrap();
+    assert_eq!(
+        (attached.source.as_str(), attached.read_only, attached.dvd),
+        ("archive:a.iso", true, true)
+    );
+    assert_eq!(run(&system, "disk detach web 0", b"").0, 0);
+    assert_eq!(run(&system, "disk detach web 9", b"").0, 1);
+    let (status, output) = run(&system, "disk detach web first", b"");
+    assert!(
+        status == 2 && output.contains("give one from 0 to 63"),
+        "{status} {output}"
+    );
+}
+
+#[test]
+fn a_machine_shows_its_disks_and_what_its_guest_tells() {
+    let shown = ok("vm show web");
+    for line in [
+        "heartbeat     alive\n",
+        "  0  disk  nvme0   no\n",
+        "OSName       Debian\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
 }
 
 #[test]

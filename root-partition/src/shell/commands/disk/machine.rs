@@ -1,0 +1,88 @@
+//! `disk attach`, `disk detach`: disks of virtual machines that run.
+
+use alloc::{boxed::Box, format, string::ToString};
+
+use crate::shell::{
+    commands::{
+        Invocation, Outcome,
+        arguments::{Argument, Flag},
+    },
+    machines::Machines,
+    output::{Report, Value},
+    status::Failure,
+    system::{Pending, SystemError},
+};
+use crate::vm::description::DiskDescription;
+
+pub(in super::super) const SOURCE: Argument = Argument {
+    name: "SOURCE",
+    help: "What is behind it: nvme0p1, archive:FILE, ram:64MiB",
+    required: true,
+    repeated: false,
+    values: Some(|system| system.disks().map(|disks| disks.names()).unwrap_or_default()),
+};
+
+pub(in super::super) const UNIT: Argument = Argument {
+    name: "LUN",
+    help: "The disk's number, as 'vm show' tells it",
+    required: true,
+    repeated: false,
+    values: None,
+};
+
+pub(in super::super) const LUN: Flag = Flag {
+    name: "--lun",
+    value: Some("NUMBER"),
+    help: "Its number, 0 to 63; the first that is free where not given",
+};
+
+pub(in super::super) const READ_ONLY: Flag = Flag {
+    name: "--read-only",
+    value: None,
+    help: "The guest cannot write it",
+};
+
+pub(in super::super) const DVD: Flag = Flag {
+    name: "--dvd",
+    value: None,
+    help: "It is a medium in a DVD drive",
+};
+
+pub(in super::super) fn attach<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let arguments = invocation.arguments;
+        let lun = match arguments.number(LUN.name)? {
+            Some(number) => Some(unit(&number.to_string())?),
+            None => None,
+        };
+        let disk = DiskDescription {
+            source: arguments.word(1).unwrap_or_default().to_string(),
+            read_only: arguments.flag(READ_ONLY.name) || arguments.flag(DVD.name),
+            dvd: arguments.flag(DVD.name),
+        };
+        let lun = machines(invocation)?.attach(name(invocation), &disk, lun).await?;
+        let mut report = Report::new();
+        report.push_fields("", [("lun", "LUN", Value::Number(lun.into()))]);
+        Ok(report)
+    })
+}
+
+pub(in super::super) fn detach(invocation: &Invocation<'_>) -> Outcome {
+    let lun = unit(invocation.arguments.word(1).unwrap_or_default())?;
+    machines(invocation)?.detach(name(invocation), lun)?;
+    Ok(Report::new())
+}
+
+fn unit(text: &str) -> Result<u8, Failure> {
+    text.parse()
+        .map_err(|_| Failure::Usage(format!("'{text}' is no number of a disk: give one from 0 to 63")))
+}
+
+fn machines<'a>(invocation: &'a Invocation<'a>) -> Result<&'a dyn Machines, Failure> {
+    let machines = invocation.system.machines();
+    machines.ok_or_else(|| SystemError::new("there can be no virtual machines on this system").into())
+}
+
+fn name<'a>(invocation: &'a Invocation<'a>) -> &'a str {
+    invocation.arguments.word(0).unwrap_or_default()
+}

@@ -9,6 +9,8 @@
 //! | [`memory`] | memory that is shared with the host |
 //! | [`bus`] | the driver of VMBus: contact, offers, channels |
 //! | [`block`] | what a block device is |
+//! | [`partition`] | GUID partition tables |
+//! | [`checksum`] | CRC-32 |
 //! | [`storage`] | SCSI controllers and their disks |
 //! | [`wait`] | running futures without an executor |
 //!
@@ -20,7 +22,9 @@ extern crate alloc;
 
 pub mod block;
 pub mod bus;
+pub mod checksum;
 pub mod hal;
 pub mod memory;
+pub mod partition;
 pub mod storage;
 pub mod wait;

@@ -123,11 +123,14 @@ fn hypervisor_leaf(vp: &Vp, leaf: u32) -> CpuidResult {
             (low, high, 0, features.bits())
         }
         hv::LEAF_RECOMMENDATIONS => {
-            let recommended = Recommendations::REMOTE_TLB_FLUSH
+            let mut recommended = Recommendations::REMOTE_TLB_FLUSH
                 | Recommendations::RELAXED_TIMING
                 | Recommendations::DEPRECATE_AUTO_EOI
                 | Recommendations::CLUSTER_IPI
                 | Recommendations::EX_PROCESSOR_MASKS;
+            if vp.partition.has_parent() {
+                recommended |= Recommendations::APIC_MSRS;
+            }
             (recommended.bits(), u32::MAX, 0, 0)
         }
         hv::LEAF_LIMITS => (crate::partition::MAX_VPS as u32, MAX_PROCESSORS as u32, 0, 0),

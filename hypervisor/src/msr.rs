@@ -4,6 +4,7 @@ use crate::partition::instruction::Kind;
 use crate::partition::synic::Synic;
 use crate::partition::virtual_apic;
 use crate::partition::vp::{Resume, Vp};
+use crate::partition::xapic;
 use crate::partition::{guest_memory, hypercall_page};
 use crate::platform::clock;
 use crate::platform::registers;
@@ -89,10 +90,11 @@ fn require(vp: &Vp, privilege: Privileges) -> Result<(), Refused> {
 fn value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
     match msr {
         0x4000_0000..0x4000_1000 => synthetic_value(vp, msr),
-        0x800..0x900 => vp
-            .apic
-            .read(msr - 0x800, vp.hardware.task_priority())
-            .map_err(|_| Refused),
+        0x800..0x900 => {
+            vp.settle_end();
+            let priority = vp.hardware.task_priority();
+            vp.apic.read(msr - 0x800, priority).map_err(|_| Refused)
+        }
         registers::APIC_BASE => Ok(vp.apic.base()),
         registers::EFER => Ok(vp.hardware.efer()),
         registers::PAT => Ok(vp.hardware.pat()),
@@ -137,7 +139,8 @@ fn synthetic_value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         hv::REFERENCE_TSC => Ok(partition.reference_tsc_msr.load(Ordering::Relaxed)),
         hv::TSC_FREQUENCY => Ok(clock::tsc_frequency()),
         hv::APIC_FREQUENCY => Ok(virtual_apic::TIMER_HZ),
-        hv::ICR => vp.apic.read(0x30, 0).map_err(|_| Refused),
+        hv::ICR if vp.apic.is_x2apic() => vp.apic.read(0x30, 0).map_err(|_| Refused),
+        hv::ICR => Ok(xapic::command(vp)),
         hv::TPR => Ok((vp.hardware.task_priority() << 4) as u64),
         hv::VP_ASSIST_PAGE => Ok(vp.assist_page),
         hv::SCONTROL => Ok(vp.shared.synic.control()),
@@ -228,9 +231,14 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             vp.end_of_interrupt();
             Ok(())
         }
-        hv::ICR => virtual_apic::write(vp, 0x30, value).map_err(|_| Refused),
+        hv::ICR if vp.apic.is_x2apic() => virtual_apic::write(vp, 0x30, value).map_err(|_| Refused),
+        hv::ICR => {
+            xapic::set_command(vp, value);
+            Ok(())
+        }
         hv::TPR => virtual_apic::write(vp, 0x08, value & 0xff).map_err(|_| Refused),
         hv::VP_ASSIST_PAGE => {
+            vp.settle_end();
             zero_page(vp, value)?;
             vp.assist_page = value;
             Ok(())

@@ -36,8 +36,8 @@ pub(super) fn output_size(input: &[u8]) -> usize {
 /// `HvCallGetVpState`.
 pub(super) fn get(vp: &mut Vp, input: &[u8], output: &mut [u8]) -> Result<(), HvStatus> {
     let (header, list) = VpState::read_from_prefix(input).map_err(|_| HvStatus::INVALID_HYPERCALL_INPUT)?;
-    let guard = target(vp, &header)?.stop_and_lock();
-    let target = guard.as_ref().ok_or(HvStatus::INVALID_VP_STATE)?;
+    let mut guard = target(vp, &header)?.stop_and_lock();
+    let target = guard.as_mut().ok_or(HvStatus::INVALID_VP_STATE)?;
     if header.state == VpStateType::SYNTHETIC_TIMERS {
         output.copy_from_slice(target.synic.state().as_bytes());
         return Ok(());

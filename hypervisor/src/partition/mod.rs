@@ -8,6 +8,7 @@
 //! | [`installed_intercepts`] | what a parent has asked to hear of |
 //! | [`instruction`] | lengths of the instructions that exit, where the hardware does not tell them |
 //! | [`intercept_message`] | intercepts on their way to the parent |
+//! | [`lazy_end`] | ends of interrupts that a guest need not tell |
 //! | [`lifecycle`] | creating and deleting partitions and VPs |
 //! | [`memory`] | deposits, and what children have mapped |
 //! | [`mmio`] | decoding of plain moves to registers in memory |
@@ -30,6 +31,7 @@ pub mod id_table;
 pub mod installed_intercepts;
 pub mod instruction;
 pub mod intercept_message;
+pub mod lazy_end;
 pub mod lifecycle;
 pub mod memory;
 pub mod mmio;

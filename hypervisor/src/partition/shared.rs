@@ -372,6 +372,11 @@ impl VpShared {
         true
     }
 
+    /// Whether an interrupt is level-triggered and has not ended.
+    pub fn is_level(&self, vector: u8) -> bool {
+        self.level[vector as usize / 32].load(Ordering::Relaxed) & 1 << (vector % 32) != 0
+    }
+
     /// Words of the trigger mode register.
     pub fn level_words(&self) -> [u32; 8] {
         core::array::from_fn(|word| self.level[word].load(Ordering::Relaxed))

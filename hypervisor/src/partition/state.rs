@@ -24,9 +24,10 @@ mod area {
 }
 
 /// Copies a state that fills a page into `page`.
-pub fn get(vp: &Vp, state: VpStateType, page: &mut [u8; PAGE]) -> Result<(), HvStatus> {
+pub fn get(vp: &mut Vp, state: VpStateType, page: &mut [u8; PAGE]) -> Result<(), HvStatus> {
     match state {
         VpStateType::LOCAL_INTERRUPT_CONTROLLER => {
+            vp.settle_end();
             let bytes = vp.apic.state(vp);
             page[..bytes.as_bytes().len()].copy_from_slice(bytes.as_bytes());
         }
@@ -54,6 +55,7 @@ pub fn set(vp: &mut Vp, state: VpStateType, page: &[u8; PAGE]) -> Result<(), HvS
         VpStateType::LOCAL_INTERRUPT_CONTROLLER => {
             let (registers, _) =
                 FromBytes::read_from_prefix(page).map_err(|_| HvStatus::INVALID_PARAMETER)?;
+            vp.settle_end();
             vp.set_apic_state(&registers)
         }
         VpStateType::XSAVE => set_extended(vp, page),

@@ -217,6 +217,20 @@ impl VirtualApic {
         (!held_back && self.svr & SVR_ENABLED != 0).then_some(vector)
     }
 
+    /// Whether any interrupt waits, delivered or not.
+    #[inline]
+    pub fn has_requests(&self) -> bool {
+        self.requests.highest.is_some()
+    }
+
+    /// Whether nothing but `vector` is in service, and nothing waits.
+    pub fn has_only_in_service(&self, vector: u8) -> bool {
+        let in_service = self.in_service.words.iter().map(|word| word.count_ones());
+        self.requests.highest.is_none()
+            && self.in_service.highest == Some(vector)
+            && in_service.sum::<u32>() == 1
+    }
+
     /// Puts `vector` in service: it is being delivered.
     pub fn accept(&mut self, vector: u8) {
         self.requests.remove(vector);

@@ -50,6 +50,8 @@ pub struct Vp {
     pub assist_page: u64,
     /// IA32_MTRR_DEF_TYPE: kept for the guest, but memory types come from its PAT alone.
     pub mtrr_default: u64,
+    /// The interrupt in service may have ended without the hypervisor having been told.
+    pub(super) is_end_spared: bool,
     /// The earliest of its timers' deadlines, as TSC.
     pub deadline: u64,
     /// Priority of the interrupt window that has been asked for.
@@ -105,6 +107,7 @@ impl Vp {
             synic: Synic::new(),
             code: CodeCache::default(),
             assist_page: 0,
+            is_end_spared: false,
             mtrr_default: MTRR_DEFAULT,
             deadline: u64::MAX,
             window: None,
@@ -130,7 +133,10 @@ impl Vp {
                     self.start(&context);
                 }
             }
-            VpState::Halted if self.has_work() => self.shared.wake(),
+            VpState::Halted if self.has_work() => {
+                self.idle = false;
+                self.shared.wake();
+            }
             VpState::Halted | VpState::Runnable => {}
         }
         self.shared.deadline.store(self.deadline, Ordering::Relaxed);
@@ -155,6 +161,7 @@ impl Vp {
         self.synic = Synic::new();
         self.shared.synic.reset();
         self.pending_exception = None;
+        (self.is_end_spared, self.idle) = (false, false);
         self.update_deadline();
     }
 
@@ -204,6 +211,7 @@ impl Vp {
     /// Sleeps, unless what would end the sleep has come already.
     pub fn sleep(&mut self) -> Resume {
         if self.has_work() {
+            self.idle = false;
             return Resume::Guest;
         }
         self.shared.halt();
@@ -314,7 +322,18 @@ impl Vp {
         }
         self.take_requests();
         self.shared.nmi.load(Ordering::Acquire)
-            || self.apic.candidate().is_some_and(|vector| self.can_take(vector))
+            || self
+                .next_interrupt()
+                .is_some_and(|vector| self.idle || self.can_take(vector))
+    }
+
+    /// The interrupt that is to be delivered next.
+    #[inline]
+    fn next_interrupt(&mut self) -> Option<u8> {
+        if self.apic.has_requests() {
+            self.settle_end();
+        }
+        self.apic.candidate()
     }
 
     fn expire_timers(&mut self) {
@@ -342,12 +361,14 @@ impl Vp {
             self.hardware.inject(Event::Nmi);
             return self.ask_for_window();
         }
-        match self.apic.candidate() {
+        match self.next_interrupt() {
             None => self.set_window(None),
             Some(vector) if self.can_take(vector) => {
                 self.apic.accept(vector);
                 if self.shared.synic.is_auto_eoi(vector) {
                     self.apic.end_of_interrupt();
+                } else {
+                    self.spare_end(vector);
                 }
                 self.hardware.inject(Event::Interrupt(vector));
                 self.ask_for_window();
@@ -362,7 +383,7 @@ impl Vp {
 
     /// Asks for an exit as soon as the guest can take the next interrupt, where one waits.
     fn ask_for_window(&mut self) {
-        let priority = self.apic.candidate().map(|vector| vector >> 4);
+        let priority = self.next_interrupt().map(|vector| vector >> 4);
         self.set_window(priority);
     }
 
@@ -376,6 +397,7 @@ impl Vp {
 
     /// Ends the interrupt in service, as the guest asks by an EOI.
     pub fn end_of_interrupt(&mut self) {
+        self.settle_end();
         let Some(vector) = self.apic.end_of_interrupt() else {
             return;
         };

@@ -34,12 +34,26 @@ pub fn access(vp: &mut Vp, fault: NestedFault) -> Option<Resume> {
     let register = (fault.gpa.page_offset() / 16) as u32;
     match found.operation {
         // A load clears the upper half of its register.
-        Move::Load(target) => vp.registers.general[target] = read(vp, register) as u64,
+        Move::Load(target) => {
+            vp.settle_end();
+            vp.registers.general[target] = read(vp, register) as u64;
+        }
         Move::Store(source) => write(vp, register, vp.registers.general[source] as u32),
         Move::StoreConstant(value) => write(vp, register, value),
     }
     vp.set_rip(rip.wrapping_add(found.length as u64));
     Some(Resume::Guest)
+}
+
+/// Writes the command that HV_X64_MSR_ICR holds as the page does: the target in its highest byte.
+pub fn set_command(vp: &mut Vp, value: u64) {
+    write(vp, ICR_HIGH, (value >> 32) as u32);
+    write(vp, ICR_LOW, value as u32);
+}
+
+/// That command.
+pub fn command(vp: &Vp) -> u64 {
+    (read(vp, ICR_HIGH) as u64) << 32 | read(vp, ICR_LOW) as u64
 }
 
 /// Registers that do not exist read as zero.

@@ -95,6 +95,13 @@ fn priority() {
     equal(name, "it reads back", probe::read_msr(msr::TPR).ok(), Some(0));
 }
 
+/// Whether the APIC says that `vector` is in service.
+fn in_service(vector: u8) -> Option<bool> {
+    const X2APIC_ISR: u32 = 0x810;
+    let word = probe::read_msr(X2APIC_ISR + u32::from(vector) / 32).ok()?;
+    Some(word & 1 << (vector % 32) != 0)
+}
+
 fn page() {
     let Some(page) = pages::allocate(1) else { return };
     ASSIST.store(page, Ordering::Release);
@@ -129,6 +136,17 @@ fn page() {
         ),
         all,
     );
+    holds(
+        PAGE,
+        "the end of an interrupt that is alone is spared",
+        SPARED.load(Ordering::Acquire) > 0,
+    );
+    equal(
+        PAGE,
+        "an interrupt whose end was spared is not in service any more",
+        in_service(VECTOR),
+        Some(false),
+    );
     // Two at a time: the lower one must come although nobody writes EOI for the higher.
     let (before, lower) = (interrupt::count(VECTOR), interrupt::count(VECTOR - 1));
     x86_64::instructions::interrupts::disable();
@@ -138,6 +156,16 @@ fn page() {
     let both = came(before) && machine::wait_until(|| interrupt::count(VECTOR - 1) == lower + 1);
     holds(PAGE, "a lower interrupt that waits is not forgotten", both);
     interrupt::clear_handler(VECTOR);
+    let before = interrupt::count(VECTOR);
+    apic::send_self(VECTOR);
+    let kept = came(before) && in_service(VECTOR) == Some(true);
+    apic::end_of_interrupt();
+    equal(
+        PAGE,
+        "a guest that leaves the bit alone ends an interrupt by EOI",
+        (kept, in_service(VECTOR), access::take_bit(page)),
+        (true, Some(false), false),
+    );
     interrupt::set_end(VECTOR, End::Automatic);
     let disabled = write_msr(msr::VP_ASSIST_PAGE, 0);
     equal(PAGE, "it can be disabled", disabled.is_ok(), true);

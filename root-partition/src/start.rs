@@ -127,7 +127,7 @@ extern "C" fn main() -> ! {
         address_space::free_bytes() >> 20
     );
 
-    executor::spawn_on(0, disk::start::run(machine.disks.clone(), &machine.pci)).detach();
+    disk::start::begin(&machine.disks, &machine.pci);
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
     executor::spawn_on(0, shell(machine, commands(&archive))).detach();

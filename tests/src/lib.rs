@@ -2,6 +2,7 @@
 //! ended ([`Ended`]). A test that fails shows what its machine printed.
 
 pub mod debugger;
+pub mod image;
 
 use std::ops::Deref;
 use std::thread;

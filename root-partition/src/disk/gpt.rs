@@ -306,6 +306,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         /// A header with right checksums and any numbers in it reads nothing outside of the disk and gives no partition there.
         #[test]
         fn any_header_is_read_without_a_panic(

@@ -2,21 +2,34 @@
 
 use super::registry::{DiskRefused, Registry};
 use super::root_disk::Backend;
-use crate::drivers::nvme::start::{self as nvme, Started};
+use crate::drivers::nvme::namespace::Namespace;
+use crate::drivers::nvme::start::{self as nvme, PciController, Started};
 use crate::drivers::pci::Address;
 use crate::drivers::pci::config;
 use crate::drivers::pci::scan::Identity;
+use crate::executor::{self, Task};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use embassy_time::{Duration, Instant, with_deadline};
 use spin::Once;
 
+/// How long disks may take to give their partition tables before users of others go on.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 static CONTROLLERS: Once<Vec<Started>> = Once::new();
+static REGISTRY: Once<Arc<Registry>> = Once::new();
+
+/// Has the drivers of the disks among `functions` started, as a task that fills `registry`.
+pub fn begin(registry: &Arc<Registry>, functions: &'static [Identity]) {
+    REGISTRY.call_once(|| registry.clone());
+    executor::spawn(run(registry.clone(), functions)).detach();
+}
 
 /// Starts the drivers of the disks among `functions`, enters the disks that they find and their partitions, and lets those
 /// go on who wait for that.
-pub async fn run(registry: Arc<Registry>, functions: &[Identity]) {
+async fn run(registry: Arc<Registry>, functions: &[Identity]) {
     let started = match config::machine() {
         Some(space) => nvme::all(space, functions).await,
         None => Vec::new(),
@@ -36,14 +49,26 @@ pub async fn run(registry: Arc<Registry>, functions: &[Identity]) {
             registry.add_device(name, Backend::Nvme(namespace.clone()), model.clone());
         }
     }
-    for name in names {
-        match registry.scan(&name).await {
-            Ok(partitions) => log::info!("{name}: {partitions} partitions"),
-            Err(error @ DiskRefused::Table(..)) => log::warn!("{error}"),
-            Err(error) => log::error!("{error}"),
+    let scans: Vec<Task<()>> = names
+        .into_iter()
+        .map(|name| executor::spawn(scan(registry.clone(), name)))
+        .collect();
+    // A disk that does not answer must not keep the others from being used; its partitions come when it does.
+    let limit = Instant::now() + PATIENCE;
+    for mut task in scans {
+        if with_deadline(limit, &mut task).await.is_err() {
+            task.detach();
         }
     }
     registry.set_ready();
+}
+
+async fn scan(registry: Arc<Registry>, name: String) {
+    match registry.scan(&name).await {
+        Ok(partitions) => log::info!("{name}: {partitions} partitions"),
+        Err(error @ DiskRefused::Table(..)) => log::warn!("{error}"),
+        Err(error) => log::error!("{error}"),
+    }
 }
 
 /// The driver that owns the PCI function at `address`, if it is a disk's.
@@ -52,6 +77,15 @@ pub fn driver_of(address: Address) -> Option<String> {
     controllers
         .any(|started| started.identity.address == address)
         .then(|| String::from("nvme"))
+}
+
+/// The first disk that a controller of the machine has, once the drivers have looked.
+pub async fn first() -> Option<Namespace<PciController>> {
+    REGISTRY.get()?.ready().await;
+    let started = CONTROLLERS.get()?;
+    started
+        .iter()
+        .find_map(|started| started.namespaces.first().cloned())
 }
 
 /// Has all disks write down what they hold, as the machine ends.

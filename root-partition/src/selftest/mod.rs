@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`device_interrupt`] | interrupts that a device raises |
+//! | [`disk`] | a disk whose controller is reset |
 //! | [`dma`] | what a device may reach, and what not |
 //! | [`ending`] | failures that the root does not survive |
 //! | [`memory`] | the root's own memory |
@@ -10,6 +11,7 @@
 //! | [`tasks`] | the executor on all processors |
 
 mod device_interrupt;
+mod disk;
 mod dma;
 mod ending;
 mod memory;
@@ -79,6 +81,7 @@ tests! {
     "dma"                  false  "have a device read and write what it may, and what not"      Waiting(|| Box::pin(dma::run()));
     "dma-interrupts"       false  "have a device raise interrupts, its own and others"          Waiting(|| Box::pin(dma::interrupts()));
     "dma-silence"          false  "have a device try what it may not again and again"           Waiting(|| Box::pin(dma::silence()));
+    "disk-reset"           false  "reset a disk's controller while all processors read it"     Waiting(|| Box::pin(disk::reset_under_load()));
     "triple-fault"         true   "take an exception without an interrupt descriptor table"     Now(ending::triple_fault);
     "panic"                true   "panic"                                                       Now(ending::panic);
     "stack-overflow"       true   "use more stack than there is"                                Now(ending::stack_overflow);

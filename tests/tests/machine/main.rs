@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`boot`] | every way to start, numbers of processors, sizes of memory |
 //! | [`broken`] | a hypervisor that finds itself wrong |
+//! | [`disk`] | NVMe disks |
 //! | [`figures`] | what exits and the boot cost, in instructions |
 //! | [`hardware`] | processors and IOMMUs that lack something |
 //! | [`iommu`] | what devices reach, and which interrupts they raise |
@@ -15,6 +16,7 @@
 
 mod boot;
 mod broken;
+mod disk;
 mod figures;
 mod hardware;
 mod iommu;

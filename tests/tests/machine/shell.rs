@@ -20,6 +20,7 @@ fn every_command_that_prints_data_prints_a_table_and_json() -> Result<()> {
         ("hv bench",     "MEDIAN",            "/benchmarks/0/median_ticks"),
         ("hv selftest",  "WHAT IS TRIED",     "/selftests/0/description"),
         ("dev list",     "Host bridge",       "/devices/0/vendor_id"),
+        ("disk list",    "QEMU NVMe Ctrl",    "/disks/0/sector_bytes"),
         ("root info",    "heap used",         "/heap_used_bytes"),
         ("root log",     "PCI functions",     "/lines/0"),
         ("version",      "Partita",           "/product"),

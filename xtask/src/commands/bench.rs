@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: figures that do not depend on the host's speed, beside their targets.
 //!
 //! Machines count instructions here (`-icount`): a time stamp counter's difference is a number of instructions, the same
-//! on every host. Each figure is a row of one of the tables `BOOT`, `EXITS` and `VM`; a benchmark of the root's shell that has
+//! on every host. Each figure is a row of one of the tables `BOOT`, `EXITS`, `VM` and `DISK`; a benchmark of the root's shell that has
 //! no row is shown without a target.
 
 use std::fs;
@@ -45,6 +45,8 @@ enum What {
     Exits,
     /// Count the instructions of making and starting a child
     Vm,
+    /// Count the instructions of reading 4 KiB from an NVMe disk, in the root partition
+    Disk,
 }
 
 /// One figure: how it is called, where it comes from, and what it must not exceed.
@@ -203,6 +205,47 @@ const VM: &[Figure] = &[Figure {
     at_most: Some(10e6),
 }];
 
+/// The command whose reply has the figures of the NVMe disk.
+const DISK_BENCH: &str = "disk bench nvme0 --json";
+
+/// The figures of `bench disk`: what runs in the root and below it for a read, the interrupt included, with one read under way
+/// and with 32.
+const DISK: &[Figure] = &[
+    disk(
+        "NVMe read of 4 KiB, one",
+        "benchmarks/name=read-4k-qd1/run_time_ns",
+        12_000.0,
+    ),
+    disk(
+        "NVMe read of 4 KiB, one of 32",
+        "benchmarks/name=read-4k-qd32/run_time_ns",
+        6_000.0,
+    ),
+    disk(
+        "in the hypervisor, one",
+        "benchmarks/name=read-4k-qd1/hypervisor_time_ns",
+        1_200.0,
+    ),
+    disk(
+        "in the hypervisor, one of 32",
+        "benchmarks/name=read-4k-qd32/hypervisor_time_ns",
+        600.0,
+    ),
+];
+
+/// What a read costs, at most.
+const fn disk(name: &'static str, path: &'static str, at_most: f64) -> Figure {
+    Figure {
+        name,
+        source: Source::Reply {
+            command: DISK_BENCH,
+            path,
+        },
+        unit: "instructions",
+        at_most: Some(at_most),
+    }
+}
+
 /// One line of the printed table.
 #[derive(Debug, PartialEq)]
 pub struct Row {
@@ -234,6 +277,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Boot => measure_boot(),
         What::Exits => measure_exits(),
         What::Vm => measure_vm(),
+        What::Disk => measure_disk(),
     }?;
     print!("{}", table(&rows));
     if outcome.status != ExitKind::Success {
@@ -272,8 +316,28 @@ pub fn measure_vm() -> Result<(Vec<Row>, Outcome)> {
     measure(VM, &MEASURE_IN_A_CHILD)
 }
 
+/// The rows of `bench disk`, and the machine's end: on a machine whose IOMMU translates, and then on one without, if the
+/// first ended well.
+pub fn measure_disk() -> Result<(Vec<Row>, Outcome)> {
+    let (mut rows, outcome) = measure(DISK, &[])?;
+    if outcome.status != ExitKind::Success {
+        return Ok((rows, outcome));
+    }
+    let (without, outcome) = measure_on(&Machine::new().iommu(false), DISK, &[])?;
+    rows.extend(without.into_iter().map(|row| Row {
+        name: format!("{}; no IOMMU", row.name),
+        ..row
+    }));
+    Ok((rows, outcome))
+}
+
 /// Runs `first` and then the commands whose replies hold `figures`, on a machine that counts instructions.
 fn measure(figures: &[Figure], first: &[&'static str]) -> Result<(Vec<Row>, Outcome)> {
+    measure_on(&Machine::new(), figures, first)
+}
+
+/// The same, on a machine like this one that counts instructions.
+fn measure_on(machine: &Machine, figures: &[Figure], first: &[&'static str]) -> Result<(Vec<Row>, Outcome)> {
     images::built()?;
     let mut commands = first.to_vec();
     for command in figures.iter().filter_map(|figure| figure.source.command()) {
@@ -281,7 +345,7 @@ fn measure(figures: &[Figure], first: &[&'static str]) -> Result<(Vec<Row>, Outc
             commands.push(command);
         }
     }
-    let outcome = Machine::new().icount(true).exec(&commands).run()?;
+    let outcome = machine.clone().icount(true).exec(&commands).run()?;
     let rows = figures.iter().map(|figure| Row {
         name: figure.name.into(),
         measured: figure.source.read(&outcome.serial),

@@ -162,6 +162,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_answer_is_read_without_a_panic(seed in proptest::collection::vec(any::<u8>(), ANSWER)) {
             let answer: [u8; ANSWER] = seed.try_into().unwrap();

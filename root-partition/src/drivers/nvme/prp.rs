@@ -304,6 +304,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn every_byte_is_reached_once_and_in_order(parts in any_parts(512), limit in 1usize..64) {
             cut(&parts, 512, limit * 4096);

@@ -434,6 +434,7 @@ fn each_processor_has_its_own_queues() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// Requests of all sizes, in any order, some given up: what is read is what was written last, and no slot is lost.
     #[test]
     fn requests_side_by_side_do_not_mix(

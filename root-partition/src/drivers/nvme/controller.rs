@@ -195,10 +195,15 @@ impl<H: Hardware> Controller<H> {
         self.pairs().iter().for_each(Pair::open);
     }
 
+    /// Takes no more I/O commands for now: they wait.
+    pub(super) fn close(&self) {
+        self.pairs().iter().for_each(Pair::close);
+    }
+
     /// Turns the controller off and ends what it was doing with `failure`. Once this succeeds it reaches no memory.
     pub(super) async fn disable(&self) -> Result<(), ControllerError> {
         self.admin.close();
-        self.pairs().iter().for_each(Pair::close);
+        self.close();
         if self.status().is_gone() {
             return Err(ControllerError::Gone);
         }

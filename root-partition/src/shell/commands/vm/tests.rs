@@ -103,7 +103,7 @@ fn a_machine_shows_its_disks_and_what_its_guest_tells() {
     for line in [
         "heartbeat     alive\n",
         "  0  disk  nvme0   no\n",
-        "OSName       Debian\n",
+        "OSName  Debian\n",
     ] {
         assert!(shown.contains(line), "{shown}");
     }

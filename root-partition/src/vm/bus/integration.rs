@@ -14,8 +14,8 @@ use vmbus::protocol::offer::Offer;
 use vmbus::ring::{self, PacketFlags, RingError};
 use vsp::integration::{Packet, Service};
 
-/// Which of their classes they are; a class has one.
-const INSTANCE: Uuid = Uuid::from_u128(0x7061_7274_6974_6100_8000_6963_0000_0001);
+/// From where the names of instances come: a class has one, and guests tell all devices of a bus apart by instance alone.
+const INSTANCES: Uuid = Uuid::from_u128(0x7061_7274_6974_6100_8000_6963_0000_0001);
 /// Longest packet of a guest; the longest that is asked for is a pair of key and value.
 const LONGEST: usize = 16 << 10;
 /// Packets that wait for room; a guest that takes none gets no more.
@@ -144,7 +144,8 @@ impl<S: Service> Drop for Closing<'_, S> {
 
 impl<S: Service + Send + 'static> Device for Integration<S> {
     fn offer(&self) -> Offer {
-        Offer::new(self.service.lock().class(), INSTANCE)
+        let class = self.service.lock().class();
+        Offer::new(class, Uuid::new_v5(&INSTANCES, class.as_bytes()))
     }
 
     fn serve(self: Arc<Self>, channel: Channel) -> Job {

@@ -32,6 +32,17 @@ impl Segment {
         }
     }
 
+    /// The `length` bytes from `offset` on; `None` where they are not all in the segment.
+    pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
+        offset.checked_add(length).filter(|&end| end <= self.length)?;
+        Some(Self {
+            // SAFETY: `offset` is at most the segment's length.
+            pointer: unsafe { self.pointer.add(offset) },
+            physical: self.physical + offset as u64,
+            length,
+        })
+    }
+
     /// The address for a device.
     pub const fn physical(&self) -> u64 {
         self.physical
@@ -125,6 +136,46 @@ impl Buffer {
         Some(Self::new(segments, self.clone()))
     }
 
+    /// Copies `length` bytes of `from`, from its byte `start` on, to the bytes from `offset` on, all of it or nothing.
+    pub fn copy_across(
+        &self,
+        offset: usize,
+        from: &Self,
+        start: usize,
+        length: usize,
+    ) -> Result<(), OutsideBuffer> {
+        from.pieces(start, length, |_, _| {})?;
+        let mut source = from.segments.iter();
+        let mut skip = start;
+        let mut current: Option<(*const u8, usize)> = None;
+        self.pieces(offset, length, |mut target, mut wanted| {
+            while wanted > 0 {
+                let (pointer, left) = match current.take() {
+                    Some(piece) => piece,
+                    None => {
+                        // `length` bytes follow `start`, so that the segments do not end before.
+                        let Some(segment) = source.next() else { return };
+                        let passed = skip.min(segment.length);
+                        skip -= passed;
+                        // SAFETY: `passed` is at most the segment's length.
+                        (
+                            unsafe { segment.pointer.as_ptr().add(passed) }.cast_const(),
+                            segment.length - passed,
+                        )
+                    }
+                };
+                let now = left.min(wanted);
+                // SAFETY: both have `now` bytes, readable and writable by anyone while the owners live; they may be the same memory.
+                unsafe {
+                    core::ptr::copy(pointer, target, now);
+                    target = target.add(now);
+                    current = (left > now).then(|| (pointer.add(now), left - now));
+                }
+                wanted -= now;
+            }
+        })
+    }
+
     fn pieces(
         &self,
         offset: usize,
@@ -192,6 +243,28 @@ unsafe impl Sync for Owned {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_go_across_from_segments_to_segments() {
+        let (whole, other) = (owned(32), owned(32));
+        let [from, to] = [&whole, &other].map(|memory| {
+            let pointer = memory.segments()[0].pointer;
+            // SAFETY: all are parts of the memory of `memory`, which is their owner.
+            let parts = unsafe {
+                [(20, 4), (0, 8), (30, 2)].map(|(at, size)| Segment::new(pointer.add(at), 0, size))
+            };
+            Buffer::new(parts.to_vec(), memory.clone())
+        });
+        from.copy_from(0, &core::array::from_fn::<u8, 14, _>(|byte| byte as u8))
+            .unwrap();
+        to.copy_across(1, &from, 2, 12).unwrap();
+        let mut seen = [0; 14];
+        to.copy_to(0, &mut seen).unwrap();
+        assert_eq!(seen, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0]);
+        for (offset, start, length) in [(3, 2, 12), (1, 3, 12), (usize::MAX, 0, 1), (0, usize::MAX, 1)] {
+            assert!(to.copy_across(offset, &from, start, length).is_err());
+        }
+    }
 
     #[test]
     fn copies_cross_segments_and_stay_inside() {

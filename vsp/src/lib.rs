@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`buffer`] | the memory of one request |
 //! | [`integration`] | heartbeat, shutdown, time and what a guest tells of itself |
+//! | [`network`] | network cards |
 //! | [`storage`] | disks |
 //! | [`switch`] | where frames go |
 #![no_std]
@@ -12,5 +13,6 @@ extern crate alloc;
 
 pub mod buffer;
 pub mod integration;
+pub mod network;
 pub mod storage;
 pub mod switch;

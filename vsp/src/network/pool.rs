@@ -1,0 +1,174 @@
+//! The parts of a guest's receive buffer: free, or lent to the guest with packets until it completes the packet.
+
+use crate::buffer::Buffer;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Parts at most; a guest that shares more memory than that keeps the rest.
+const MAX_PARTS: usize = 32 << 10;
+/// No further part.
+const END: u32 = u32::MAX;
+
+/// What a part is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Free,
+    /// The first of a packet's parts.
+    First,
+    Further,
+}
+
+/// The parts.
+pub struct Pool {
+    buffer: Arc<Buffer>,
+    part_size: usize,
+    free: Vec<u32>,
+    state: Vec<Part>,
+    /// The next part of the same packet.
+    next: Vec<u32>,
+}
+
+/// Parts that were taken for one packet, the first one first.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The memory of all parts.
+    parts: Vec<u32>,
+    part_size: usize,
+}
+
+impl Lease {
+    /// The packet's transaction id; never zero.
+    pub fn transaction(&self) -> u64 {
+        self.parts.first().map_or(0, |&part| u64::from(part) + 1)
+    }
+
+    /// Where each part begins in the buffer.
+    pub fn offsets(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().map(|&part| part as usize * self.part_size)
+    }
+}
+
+impl Pool {
+    /// The parts of `buffer`, of `part_size` bytes each. `None` if there is not even one.
+    pub fn new(buffer: Arc<Buffer>, part_size: usize) -> Option<Self> {
+        let count = buffer.size().checked_div(part_size)?.min(MAX_PARTS);
+        (count > 0).then(|| Self {
+            buffer,
+            part_size,
+            free: (0..count as u32).rev().collect(),
+            state: vec![Part::Free; count],
+            next: vec![END; count],
+        })
+    }
+
+    /// The memory.
+    pub const fn buffer(&self) -> &Arc<Buffer> {
+        &self.buffer
+    }
+
+    /// Bytes of a part.
+    pub const fn part_size(&self) -> usize {
+        self.part_size
+    }
+
+    /// Parts, free or not.
+    pub fn parts(&self) -> usize {
+        self.state.len()
+    }
+
+    /// Parts that are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Takes `count` parts for one packet; `None` if so many are not free.
+    #[inline]
+    pub fn take(&mut self, count: usize) -> Option<Lease> {
+        let left = self.free.len().checked_sub(count).filter(|_| count > 0)?;
+        let parts = self.free.split_off(left);
+        let mut next = END;
+        for &part in parts.iter().rev() {
+            self.set(part, Part::Further, next);
+            next = part;
+        }
+        self.set(*parts.first()?, Part::First, parts.get(1).copied().unwrap_or(END));
+        Some(Lease {
+            parts,
+            part_size: self.part_size,
+        })
+    }
+
+    /// Takes the parts of the packet back that the guest has completed; `false` if it completed nothing that it had.
+    #[inline]
+    pub fn give_back(&mut self, transaction: u64) -> bool {
+        let first = transaction
+            .checked_sub(1)
+            .and_then(|part| u32::try_from(part).ok());
+        let Some(mut part) = first.filter(|&part| self.state.get(part as usize) == Some(&Part::First)) else {
+            return false;
+        };
+        // A chain is ours, not the guest's; it has an end.
+        while let Some(&next) = self.next.get(part as usize) {
+            self.set(part, Part::Free, END);
+            self.free.push(part);
+            part = next;
+        }
+        true
+    }
+
+    fn set(&mut self, part: u32, state: Part, next: u32) {
+        if let (Some(own), Some(own_next)) = (
+            self.state.get_mut(part as usize),
+            self.next.get_mut(part as usize),
+        ) {
+            (*own, *own_next) = (state, next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parts_are_lent_until_their_packet_is_completed_once() {
+        let mut pool = Pool::new(buffer::owned(1000), 100).unwrap();
+        let one = pool.take(1).unwrap();
+        let four = pool.take(4).unwrap();
+        assert_eq!(pool.free(), 5);
+        assert!(pool.take(6).is_none());
+        assert!(pool.give_back(four.transaction()));
+        assert!(!pool.give_back(four.transaction()));
+        assert_eq!(pool.free(), 9);
+        for wrong in [0, 11, u64::MAX] {
+            assert!(!pool.give_back(wrong));
+        }
+        assert!(pool.give_back(one.transaction()));
+        assert_eq!(pool.free(), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn no_part_is_lent_twice_whatever_is_completed(steps in prop::collection::vec((0..5usize, 0..12u64), 0..200)) {
+            let mut pool = Pool::new(buffer::owned(1000), 100).unwrap();
+            let mut lent: Vec<Lease> = Vec::new();
+            for (count, transaction) in steps {
+                if count > 0 {
+                    lent.extend(pool.take(count));
+                } else {
+                    let had = lent.iter().position(|lease| lease.transaction() == transaction);
+                    prop_assert_eq!(pool.give_back(transaction), had.is_some());
+                    had.map(|index| lent.remove(index));
+                }
+                let mut offsets: Vec<_> = lent.iter().flat_map(Lease::offsets).collect();
+                prop_assert_eq!(offsets.len() + pool.free(), 10);
+                offsets.sort_unstable();
+                offsets.dedup();
+                prop_assert_eq!(offsets.len() + pool.free(), 10);
+            }
+        }
+    }
+}

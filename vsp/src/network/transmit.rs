@@ -1,0 +1,160 @@
+//! RNDIS packets as a guest sends them: checked, and made into frames.
+
+use super::frame::{Body, Frame};
+use crate::buffer::Buffer;
+use crate::switch::frame::HEADER_BYTES;
+use vmbus::protocol::network::packet_info::{
+    self, Info, InfoType, LargeSend, ReceiveChecksum, SendChecksum, VlanTag,
+};
+use vmbus::protocol::network::rndis::{self, MessageType};
+use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// Bytes of what is beside a packet that are looked at.
+const MAX_INFO: usize = packet_info::MAX_INFOS * size_of::<Info>();
+
+/// Why a message is no packet that can be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadPacket {
+    /// Its header, or what the header says, does not fit the message.
+    #[error("the message ends before what its header says")]
+    Length,
+    /// It is something else.
+    #[error("the message is no packet")]
+    OtherType,
+    /// The frame is shorter than its header, or longer than can be.
+    #[error("a frame of {0} bytes cannot be sent")]
+    FrameSize(usize),
+}
+
+/// A packet's place in its memory, and what is beside it. Its first bytes are copied.
+pub struct Outgoing {
+    head: [u8; HEADER_BYTES],
+    head_length: usize,
+    start: usize,
+    length: usize,
+    tag: Option<u16>,
+    checksum: SendChecksum,
+    large: Option<LargeSend>,
+    /// Bytes of the whole message.
+    pub message_length: usize,
+}
+
+impl Outgoing {
+    /// Reads the message at `offset` of `buffer`, which has `available` bytes. `max` is the largest frame that is not to be cut, and
+    /// `max_large` the largest at all.
+    #[inline]
+    pub fn read(
+        buffer: &Buffer,
+        offset: usize,
+        available: usize,
+        max: usize,
+        max_large: usize,
+    ) -> Result<Self, BadPacket> {
+        let mut fixed = [0; rndis::PACKET_HEADER];
+        if available < fixed.len() {
+            return Err(BadPacket::Length);
+        }
+        buffer
+            .copy_to(offset, &mut fixed)
+            .map_err(|_| BadPacket::Length)?;
+        let (header, body) = rndis::Header::read_from_prefix(&fixed).map_err(|_| BadPacket::Length)?;
+        if header.message_type != MessageType::PACKET {
+            return Err(BadPacket::OtherType);
+        }
+        let (packet, _) = rndis::Packet::read_from_prefix(body).map_err(|_| BadPacket::Length)?;
+        let message_length = header.length as usize;
+        let inside = |offset: u32, length: u32| {
+            let start = (offset as usize).checked_add(rndis::HEADER)?;
+            let end = start.checked_add(length as usize)?;
+            (end <= message_length && start >= rndis::PACKET_HEADER).then_some(start)
+        };
+        if message_length > available {
+            return Err(BadPacket::Length);
+        }
+        let start = inside(packet.data_offset, packet.data_length).ok_or(BadPacket::Length)?;
+        let mut outgoing = Self {
+            head: [0; HEADER_BYTES],
+            head_length: 0,
+            start: offset + start,
+            length: packet.data_length as usize,
+            tag: None,
+            checksum: SendChecksum::default(),
+            large: None,
+            message_length,
+        };
+        if packet.info_length != 0 {
+            let start = inside(packet.info_offset, packet.info_length).ok_or(BadPacket::Length)?;
+            outgoing.read_infos(buffer, offset + start, packet.info_length as usize)?;
+        }
+        let largest = if outgoing.large.is_some() { max_large } else { max };
+        if outgoing.length < ETHERNET_HEADER || outgoing.length > largest {
+            return Err(BadPacket::FrameSize(outgoing.length));
+        }
+        let head_length = outgoing.length.min(HEADER_BYTES);
+        let head = outgoing.head.get_mut(..head_length).ok_or(BadPacket::Length)?;
+        buffer
+            .copy_to(outgoing.start, head)
+            .map_err(|_| BadPacket::Length)?;
+        outgoing.head_length = head_length;
+        Ok(outgoing)
+    }
+
+    fn read_infos(&mut self, buffer: &Buffer, at: usize, length: usize) -> Result<(), BadPacket> {
+        let mut infos = <[u8; MAX_INFO]>::new_zeroed();
+        let infos = infos.get_mut(..length.min(MAX_INFO)).ok_or(BadPacket::Length)?;
+        buffer.copy_to(at, infos).map_err(|_| BadPacket::Length)?;
+        for (info_type, value) in packet_info::iter(infos) {
+            match info_type {
+                InfoType::CHECKSUM => self.checksum = SendChecksum(value),
+                InfoType::LARGE_SEND => {
+                    let large = LargeSend(value);
+                    self.large = (large.is_version_2() && large.mss() > 0).then_some(large);
+                }
+                InfoType::VLAN => self.tag = Some(VlanTag(value).tci()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame, whose bytes are in `buffer`.
+    pub fn frame<'a>(&'a self, buffer: &'a Buffer) -> Frame<'a> {
+        Frame {
+            head: self.head.get(..self.head_length).unwrap_or_default(),
+            body: Body::Shared(buffer, self.start),
+            length: self.length,
+            tag: self.tag,
+            checksum: self.checksum,
+            large: self.large,
+            known: ReceiveChecksum::default(),
+        }
+    }
+
+    /// To whom it goes.
+    pub fn destination(&self) -> Option<Mac> {
+        Some(Mac(*self.head.first_chunk()?))
+    }
+}
+
+/// The message that carries `frame`, with `infos` beside it, as a driver writes it. For drivers, tests and benchmarks.
+pub fn packet_header(frame_length: usize, infos: &[Info]) -> (rndis::Header, rndis::Packet) {
+    let info_length = size_of_val(infos);
+    let header = rndis::Header {
+        message_type: MessageType::PACKET,
+        length: (rndis::PACKET_HEADER + info_length + frame_length) as u32,
+    };
+    let packet = rndis::Packet {
+        data_offset: (size_of::<rndis::Packet>() + info_length) as u32,
+        data_length: frame_length as u32,
+        info_offset: if infos.is_empty() {
+            0
+        } else {
+            size_of::<rndis::Packet>() as u32
+        },
+        info_length: info_length as u32,
+        ..rndis::Packet::new_zeroed()
+    };
+    debug_assert_eq!(infos.as_bytes().len(), info_length);
+    (header, packet)
+}

@@ -1,0 +1,131 @@
+//! What joins cards: a switch, and who is at each of its ports.
+
+use super::frame::Frame;
+use crate::switch::port::{Counters, PortSettings};
+use crate::switch::{AttachError, Egress, Switch, port::PortId};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use spin::Mutex;
+
+/// Why a frame did not arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
+/// Who takes the frames that go to a port.
+pub trait Endpoint: Send + Sync {
+    /// Takes a frame, with `tag` beside it. Where `cut_tag`, it holds a tag of its own that is to be left out. Whoever does not want the
+    /// frame takes it too.
+    fn deliver(&self, frame: &Frame<'_>, tag: Option<u16>, cut_tag: bool) -> Result<(), NoRoom>;
+}
+
+/// Sees the frames of a port, on their way in and out.
+pub trait Tap: Send + Sync {
+    /// A frame of `port`.
+    fn see(&self, port: PortId, frame: &Frame<'_>, now: u64);
+}
+
+/// A switch with those at its ports.
+pub struct Wire {
+    switch: Mutex<Switch>,
+    endpoints: Mutex<Vec<Option<Arc<dyn Endpoint>>>>,
+    tap: Mutex<Option<(PortId, Arc<dyn Tap>)>>,
+}
+
+impl Wire {
+    /// A wire around `switch`, which has no ports yet.
+    pub fn new(switch: Switch) -> Self {
+        Self {
+            switch: Mutex::new(switch),
+            endpoints: Mutex::new(Vec::new()),
+            tap: Mutex::new(None),
+        }
+    }
+
+    /// Adds a port with `endpoint` at it.
+    pub fn attach(&self, settings: PortSettings, endpoint: Arc<dyn Endpoint>) -> Result<PortId, AttachError> {
+        let id = self.switch.lock().attach(settings)?;
+        let mut endpoints = self.endpoints.lock();
+        let index = usize::from(id.0);
+        if endpoints.len() <= index {
+            endpoints.resize(index + 1, None);
+        }
+        if let Some(slot) = endpoints.get_mut(index) {
+            *slot = Some(endpoint);
+        }
+        Ok(id)
+    }
+
+    /// Removes a port.
+    pub fn detach(&self, id: PortId) -> Option<Counters> {
+        if let Some(slot) = self.endpoints.lock().get_mut(usize::from(id.0)) {
+            *slot = None;
+        }
+        self.switch.lock().detach(id)
+    }
+
+    /// Looks at the switch, or changes its settings.
+    pub fn with<R>(&self, run: impl FnOnce(&mut Switch) -> R) -> R {
+        run(&mut self.switch.lock())
+    }
+
+    /// Has `tap` see the frames of a port, instead of who saw frames before.
+    pub fn tap(&self, tap: Option<(PortId, Arc<dyn Tap>)>) {
+        *self.tap.lock() = tap;
+    }
+
+    /// Whether `port` may send now; if not, the tick from which on it may.
+    pub fn admit(&self, port: PortId, bytes: usize, now: u64) -> Result<(), u64> {
+        self.switch.lock().admit(port, bytes, now)
+    }
+
+    /// Carries a frame that came in at `from` to all that it goes to.
+    pub fn transmit(&self, from: PortId, frame: &Frame<'_>, now: u64) {
+        let mut ports: Ports = Ports::default();
+        {
+            let mut switch = self.switch.lock();
+            switch.forward(from, frame.head, frame.length, frame.tag, now, &mut ports);
+        }
+        let tap = self.tap.lock().clone();
+        if let Some((port, tap)) = tap
+            && (port == from || ports.iter().any(|egress| egress.port == port))
+        {
+            tap.see(port, frame, now);
+        }
+        for egress in ports.iter() {
+            let endpoint = self
+                .endpoints
+                .lock()
+                .get(usize::from(egress.port.0))
+                .cloned()
+                .flatten();
+            let delivered = endpoint.map(|endpoint| endpoint.deliver(frame, egress.tag, egress.cut_tag));
+            if delivered == Some(Err(NoRoom)) {
+                self.switch.lock().no_room(egress.port, frame.length);
+            }
+        }
+    }
+}
+
+/// The ports of one frame: mostly one, which needs no memory of its own.
+#[derive(Default)]
+struct Ports {
+    first: Option<Egress>,
+    others: Vec<Egress>,
+}
+
+impl Ports {
+    fn iter(&self) -> impl Iterator<Item = &Egress> {
+        self.first.iter().chain(&self.others)
+    }
+}
+
+impl Extend<Egress> for Ports {
+    fn extend<I: IntoIterator<Item = Egress>>(&mut self, ports: I) {
+        for port in ports {
+            match self.first {
+                None => self.first = Some(port),
+                Some(_) => self.others.push(port),
+            }
+        }
+    }
+}

@@ -16,4 +16,5 @@ mod guests;
 mod isolation;
 mod lifecycle;
 mod scheduling;
+mod storage;
 mod world;

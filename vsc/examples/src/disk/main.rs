@@ -14,6 +14,7 @@
 //! | `off` | powers off after writing, instead of resetting |
 //! | `read-only` | writes nothing |
 //! | `channels` | opens as many channels as the host gives |
+//! | `watch` | writes nothing, and says what there is whenever that has changed, for good: `disk: change N` |
 #![no_std]
 #![no_main]
 
@@ -89,6 +90,9 @@ fn run(bus: &Bus<Kernel>, boot: &BootInfo) -> Result<(), DiskError> {
     };
     let controller = bus.block_on(storage::open(bus, &offered, settings))?;
     println!("disk: {} channels", controller.channels());
+    if boot.has_option("watch") {
+        return watch(bus, &controller);
+    }
     let mut writable = None;
     for found in bus.block_on(controller.scan())? {
         let disk = show(bus, &controller, &found)?;
@@ -101,6 +105,18 @@ fn run(bus: &Bus<Kernel>, boot: &BootInfo) -> Result<(), DiskError> {
     match writable.filter(|_| !boot.has_option("read-only")) {
         Some(disk) => write_or_verify(bus, disk, boot),
         None => Ok(()),
+    }
+}
+
+/// Says what there is, again and again.
+fn watch(bus: &Bus<Kernel>, controller: &Arc<Controller>) -> Result<(), DiskError> {
+    let mut change = 0;
+    loop {
+        for found in bus.block_on(controller.scan())? {
+            show(bus, controller, &found)?;
+        }
+        println!("disk: change {change}");
+        change = bus.block_on(controller.changed(change))?;
     }
 }
 

@@ -64,6 +64,13 @@ pub fn is_hypervisors(address: Spa) -> bool {
         .is_none_or(|system| system.image.contains(address) || system.reserve.contains(address))
 }
 
+/// Whether any of `range` is in the image or the reserve.
+pub fn has_hypervisors(range: SpaRange) -> bool {
+    SYSTEM
+        .get()
+        .is_none_or(|system| system.image.overlaps(range) || system.reserve.overlaps(range))
+}
+
 /// Takes note that the root begins to run.
 pub fn root_entered(tsc: u64) {
     ROOT_ENTERED.store(tsc, Ordering::Relaxed);

@@ -104,7 +104,7 @@ type BatchHandler = fn(&mut Vp, &[u8], &[u8]) -> (u16, Result<(), HvStatus>);
 
 /// Elements of a rep call that are done before interrupts get their turn: one by one, and where many are cheaper at once.
 const BATCH: u16 = 16;
-const LONG_BATCH: u16 = 64;
+const LONG_BATCH: u16 = 128;
 
 macro_rules! call {
     (simple $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {

@@ -240,6 +240,11 @@ impl<F: Format<Access = Access>> NestedTables<F> {
         self.tables.translate(gpa.0)
     }
 
+    /// How many of `count` frames from `gpa` on are mapped as `accepts` wants: those before the first that is not.
+    pub fn count_while(&self, gpa: Gpa, count: u64, accepts: impl Fn(Mapping) -> bool) -> u64 {
+        self.tables.count_while(gpa.0, count, accepts)
+    }
+
     /// The first GPA from `gpa` on that is mapped.
     pub fn next_mapped(&self, gpa: Gpa) -> Option<Gpa> {
         self.tables.next_mapped(gpa.0).map(Gpa)

@@ -60,10 +60,26 @@ impl Ownership {
 
     /// Takes note that the frame is deposited; refused while a child maps it.
     pub fn deposit(&self, frame: Frame) -> Result<(), HvStatus> {
-        let state = self.state(frame)?;
-        match state.compare_exchange(0, DEPOSITED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(HvStatus::OPERATION_DENIED),
+        self.deposit_run(frame, 1).1
+    }
+
+    /// The same for `count` frames from `first` on, up to the first that is refused. Tells how many were not, and why that one
+    /// was.
+    pub fn deposit_run(&self, first: Frame, count: u64) -> (u64, Result<(), HvStatus>) {
+        let run = usize::try_from(first.number())
+            .ok()
+            .and_then(|first| self.frames.get(first..)?.get(..count as usize));
+        let Some(run) = run else {
+            return (0, Err(HvStatus::INVALID_PARAMETER));
+        };
+        let free = |state: &AtomicU8| {
+            state
+                .compare_exchange(0, DEPOSITED, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        };
+        match run.iter().position(|state| !free(state)) {
+            None => (count, Ok(())),
+            Some(refused) => (refused as u64, Err(HvStatus::OPERATION_DENIED)),
         }
     }
 
@@ -95,6 +111,26 @@ mod tests {
         assert_eq!(ownership.deposit(frame), Err(HvStatus::OPERATION_DENIED));
         ownership.unmap(frame);
         assert_eq!(ownership.deposit(frame), Ok(()));
+    }
+
+    #[test]
+    fn a_run_is_deposited_up_to_the_first_that_is_mapped() {
+        let (ownership, frame) = world();
+        let mapped = Frame::containing(Spa(0x6000));
+        ownership.map(mapped).unwrap();
+        let denied = Err(HvStatus::OPERATION_DENIED);
+        assert_eq!(ownership.deposit_run(frame, 8), (3, denied));
+        assert_eq!(ownership.deposit_run(frame, 1), (0, denied));
+        assert_eq!(
+            ownership.deposit_run(Frame::containing(Spa(0x7000)), 9),
+            (9, Ok(()))
+        );
+        assert_eq!(
+            ownership.deposit_run(Frame::containing(Spa(0x8000)), 9),
+            (0, Err(HvStatus::INVALID_PARAMETER))
+        );
+        ownership.unmap(mapped);
+        assert_eq!(ownership.deposit(mapped), Ok(()));
     }
 
     #[test]

@@ -36,6 +36,19 @@ impl Pool {
         self.free += 1;
     }
 
+    /// Takes back `count` frames from `first` on, as [`FrameSource::free`] does each.
+    pub fn free_run(&mut self, first: Frame, count: u64) {
+        let mut next = self.head.map_or(0, |head| head.start().0);
+        let start = first.start().0;
+        for address in (start..start + count * PAGE_SIZE).step_by(PAGE_SIZE as usize) {
+            // SAFETY: as in `free`: the frames are ours, mapped and aligned.
+            unsafe { (address as *mut u64).write(next) };
+            next = address;
+        }
+        self.head = (next != 0).then(|| Frame::containing(Spa(next)));
+        self.free += count;
+    }
+
     /// Takes a frame out, zeroed: it leaves the hypervisor.
     pub fn withdraw(&mut self) -> Option<Frame> {
         let frame = self.head?;
@@ -76,10 +89,12 @@ mod tests {
         let frames: Vec<_> = core::iter::from_fn(|| test.allocator.allocate())
             .take(4)
             .collect();
-        for &frame in &frames {
+        for &frame in &frames[..2] {
             // SAFETY: the frames are the test's own.
             unsafe { pool.deposit(frame) };
         }
+        // The allocator of the test gives them one after the other.
+        pool.free_run(frames[2], 2);
         assert_eq!(pool.free_frames(), 4);
         let mut back: Vec<_> = core::iter::from_fn(|| pool.withdraw()).collect();
         for frame in &back {

@@ -100,6 +100,20 @@ impl Table {
         None
     }
 
+    /// The table of the lowest level that maps `address`; `None` where a large page does, or nothing. `self` is a root.
+    #[inline]
+    pub(super) fn find_lowest(self, address: u64) -> Option<Self> {
+        let mut table = self;
+        while table.level > 0 {
+            match table.get(index(address, table.level)) {
+                Entry::Table(child) => table = child,
+                Entry::Empty | Entry::Page(_) => return None,
+            }
+        }
+        // Said once more, so that the compiler knows it in its callers' loops.
+        Some(Self { level: 0, ..table })
+    }
+
     /// Like [`find_page`](Self::find_page), but tells the level of the empty entry where nothing is mapped.
     pub(super) fn find_entry(self, address: u64) -> Result<(u64, u8), u8> {
         let mut table = self;
@@ -131,6 +145,11 @@ impl Table {
 
     pub(super) fn clear(&self, index: usize) {
         self.slot(index).store(0, Ordering::Release);
+    }
+
+    /// Clears entries that lead to no table.
+    pub(super) fn clear_pages(&self, first: usize, last: usize) {
+        (first..last + 1).for_each(|index| self.slot(index).store(0, Ordering::Release));
     }
 
     /// Frees the frame; no entry leads to it any more.

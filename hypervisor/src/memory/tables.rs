@@ -216,6 +216,37 @@ impl<F: Format> Tables<F> {
         })
     }
 
+    /// How many of `count` frames from `address` on are mapped as `accepts` wants: those before the first that is not.
+    pub fn count_while(&self, address: u64, count: u64, accepts: impl Fn(Mapping<F::Access>) -> bool) -> u64 {
+        let mut done = 0;
+        while done < count {
+            let at = address + done * FRAME_SIZE;
+            // A table is looked for once for all that it maps.
+            let Some(table) = self.root.find_lowest(at).filter(|_| at < TRANSLATED) else {
+                match self.translate(at) {
+                    Some(mapping) if accepts(mapping) => done += 1,
+                    _ => return done,
+                }
+                continue;
+            };
+            for index in index(at, 0)..ENTRIES.min(index(at, 0) + (count - done) as usize) {
+                let Entry::Page(page) = table.get(index) else {
+                    return done;
+                };
+                let mapping = Mapping {
+                    spa: target(page),
+                    size: PageSize::Small4K,
+                    access: F::access(page),
+                };
+                if !accepts(mapping) {
+                    return done;
+                }
+                done += 1;
+            }
+        }
+        done
+    }
+
     /// The first address from `address` on that is mapped.
     pub fn next_mapped(&self, mut address: u64) -> Option<u64> {
         while address < TRANSLATED {
@@ -294,6 +325,15 @@ impl<F: Format> Tables<F> {
     /// Makes the change, with the spare tables that were counted for it. Goes as deep as there are levels. `span` is not empty.
     fn apply(&self, table: Table, span: Span, change: Change<F::Access>, spares: &mut Spares) {
         let level = table.level();
+        let (first, last) = (index(span.start, level), index(span.end - 1, level));
+        let written = || {
+            let start = table.frame().start().0 + first as u64 * 8;
+            F::written(Spa(start), (last - first + 1) as u64 * 8);
+        };
+        if let (0, Change::Unmap) = (level, change) {
+            table.clear_pages(first, last);
+            return written();
+        }
         for (index, piece) in span.pieces(level) {
             let entry = table.get(index);
             let child = match (entry, change) {
@@ -329,9 +369,7 @@ impl<F: Format> Tables<F> {
             };
             self.apply(child, piece, change, spares);
         }
-        let first = index(span.start, level) as u64 * 8;
-        let last = index(span.end - 1, level) as u64 * 8;
-        F::written(Spa(table.frame().start().0 + first), last + 8 - first);
+        written();
     }
 }
 

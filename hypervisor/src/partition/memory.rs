@@ -4,9 +4,9 @@ use super::{Partition, PartitionState};
 use crate::iommu::domain::{self, ROOT_DOMAIN};
 use crate::iommu::second_stage::DmaAccess;
 use crate::iommu::{self, device_memory};
-use crate::memory::address::{FRAME_SIZE, Frame, PageSize, Spa};
+use crate::memory::address::{FRAME_SIZE, Frame, PageSize, Spa, SpaRange};
 use crate::memory::frames::FrameSource;
-use crate::memory::nested::{Access, MemoryType, NestedTables, Npt};
+use crate::memory::nested::{Access, Mapping, MemoryType};
 use crate::memory::tables::TableError;
 use crate::processor::quiesce;
 use crate::system::{self, FRAMES};
@@ -24,19 +24,18 @@ pub fn status_of(error: TableError) -> HvStatus {
     }
 }
 
-/// The frame of RAM that `page` of the root's address space is, if it is the root's own to give.
-fn root_frame(root: &Partition, page: Gpfn, size: PageSize) -> Result<Frame, HvStatus> {
-    let memory = root.memory.lock();
-    owned_frame(memory.as_ref().ok_or(HvStatus::OPERATION_FAILED)?, page, size)
+/// Whether the root has memory of its own there.
+#[inline]
+fn is_root_ram(mapping: Mapping) -> bool {
+    mapping.is_ram() && mapping.access.write && !system::is_hypervisors(mapping.spa)
 }
 
-#[inline]
-fn owned_frame(memory: &NestedTables<Npt>, page: Gpfn, size: PageSize) -> Result<Frame, HvStatus> {
+/// The frame of RAM that `page` of the root's address space is, if it is the root's own to give.
+fn root_frame(root: &Partition, page: Gpfn, size: PageSize) -> Result<Frame, HvStatus> {
     let gpa = page.base().ok_or(HvStatus::INVALID_PARAMETER)?;
-    let mapping = memory.translate(gpa).ok_or(HvStatus::INVALID_PARAMETER)?;
+    let mapping = root.translate(gpa).ok_or(HvStatus::INVALID_PARAMETER)?;
     let is_whole = mapping.size.bytes() >= size.bytes() && mapping.spa.is_aligned(size.bytes());
-    let is_ram = mapping.is_ram() && mapping.access.write && !system::is_hypervisors(mapping.spa);
-    if !is_ram || !is_whole {
+    if !is_root_ram(mapping) || !is_whole {
         return Err(HvStatus::INVALID_PARAMETER);
     }
     Ok(Frame::containing(mapping.spa))
@@ -49,7 +48,7 @@ fn with_frames<R>(work: impl FnOnce(&mut dyn FrameSource) -> R) -> Result<R, HvS
 }
 
 /// Most pages that are deposited at once.
-const MOST_DEPOSITED: usize = 64;
+const MOST_DEPOSITED: usize = 128;
 
 /// Pages that follow one another: the first, and how many.
 type Run = (u64, u64);
@@ -74,8 +73,8 @@ pub fn deposit(root: &Partition, partition: &Partition, pages: &[u64]) -> (u16, 
     }
     partition.deposited.fetch_add(taken, Ordering::Relaxed);
     let mut pool = partition.pool.lock();
-    for page in runs.iter().flat_map(|&(first, count)| first..first + count) {
-        pool.free(Frame::containing(Spa(page * FRAME_SIZE)));
+    for &(first, count) in &runs {
+        pool.free_run(Frame::containing(Spa(first * FRAME_SIZE)), count);
     }
     (taken as u16, result)
 }
@@ -94,15 +93,21 @@ fn take_runs(
     let memory = memory.as_mut().ok_or(HvStatus::OPERATION_FAILED)?;
     let mut rest = &pages[..pages.len().min(MOST_DEPOSITED)];
     while let Some(&first) = rest.first() {
-        let mut count = 0;
-        let mut result = Ok(());
-        while rest.get(count as usize) == Some(&(first.wrapping_add(count))) {
-            result = owned_frame(memory, Gpfn(first + count), PageSize::Small4K)
-                .and_then(|frame| ownership.deposit(frame));
-            if result.is_err() {
-                break;
-            }
-            count += 1;
+        let run = rest
+            .iter()
+            .zip(first..)
+            .take_while(|(page, next)| **page == *next)
+            .count() as u64;
+        let gpa = Gpfn(first).base().ok_or(HvStatus::INVALID_PARAMETER)?;
+        let range = SpaRange::sized(Spa(gpa.0), run * FRAME_SIZE).ok_or(HvStatus::INVALID_PARAMETER)?;
+        let given = match system::has_hypervisors(range) {
+            // Pages of its own that the hypervisor shows to the root are not the root's to give.
+            true => memory.count_while(gpa, run, is_root_ram),
+            false => memory.count_while(gpa, run, |mapping| mapping.is_ram() && mapping.access.write),
+        };
+        let (count, mut result) = ownership.deposit_run(Frame::containing(Spa(gpa.0)), given);
+        if result.is_ok() && given < run {
+            result = Err(HvStatus::INVALID_PARAMETER);
         }
         if count != 0 {
             let (gpa, size) = (Gpa(first * FRAME_SIZE), count * FRAME_SIZE);

@@ -80,6 +80,22 @@ impl Hypercalls for HypercallPage {
         })
     }
 
+    unsafe fn issue_parts(
+        &self,
+        control: HypercallInput,
+        parts: [&[u8]; 3],
+        output: &mut [u8],
+    ) -> HypercallResult {
+        without_interrupts(|| {
+            let pages = &local().parameters;
+            pages.set_input_parts(parts);
+            // SAFETY: as above.
+            let result = unsafe { self.call(control.0, pages.input(), pages.output()) };
+            pages.copy_output(output);
+            HypercallResult(result)
+        })
+    }
+
     unsafe fn issue_fast(&self, control: HypercallInput, first: u64, second: u64) -> HypercallResult {
         // SAFETY: the caller vouches for the call; it has no parameter pages.
         HypercallResult(unsafe { self.call(control.0, first, second) })

@@ -44,6 +44,20 @@ impl ParameterPages {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.input as *mut u8, bytes.len()) };
     }
 
+    /// Copies `parts`, one after the other, to the start of the input page.
+    ///
+    /// # Panics
+    /// Where they are longer than a page.
+    pub(super) fn set_input_parts(&self, parts: [&[u8]; 3]) {
+        let mut at = self.input;
+        for part in parts {
+            assert!(part.len() as u64 <= self.input + PAGE as u64 - at);
+            // SAFETY: as above.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), at as *mut u8, part.len()) };
+            at += part.len() as u64;
+        }
+    }
+
     /// Copies the start of the output page to `bytes`.
     ///
     /// # Panics

@@ -100,6 +100,26 @@ fn a_range_is_mapped_in_the_largest_pages_that_fit() {
 }
 
 #[test]
+fn frames_are_counted_up_to_the_first_that_is_not_as_wanted() {
+    with_tables::<Npt>(|tables, frames| {
+        // A large page, then small ones over a table's border, one of them read-only, then nothing.
+        tables
+            .map_range(Gpa(0), Spa(0), MIB2 + 0x6000, Access::ALL, frames)
+            .unwrap();
+        tables
+            .protect(Gpa(MIB2 + 0x4000), 0x1000, Access::READ_EXECUTE, frames)
+            .unwrap();
+        let writable = |gpa, count| tables.count_while(Gpa(gpa), count, |mapping| mapping.access.write);
+        let mapped = |gpa, count| tables.count_while(Gpa(gpa), count, |_| true);
+        assert_eq!(writable(MIB2 - 0x2000, 100), 2 + 4);
+        assert_eq!(writable(MIB2 - 0x2000, 3), 3);
+        assert_eq!(mapped(MIB2 - 0x2000, 100), 2 + 6);
+        assert_eq!(mapped(MIB2 + 0x6000, 1), 0);
+        assert_eq!(mapped((1 << 48) - 0x1000, 5), 0);
+    });
+}
+
+#[test]
 fn a_page_that_gives_no_access_keeps_its_target() {
     with_tables::<Npt>(|tables, frames| {
         tables

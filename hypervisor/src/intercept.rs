@@ -45,6 +45,10 @@ pub fn nested_fault(vp: &mut Vp, fault: NestedFault) -> Resume {
         let on_apic_page = xapic::is_page(vp, fault.gpa) && !fault.page_walk && !fault.present;
         return match on_apic_page.then(|| xapic::access(vp, fault)).flatten() {
             Some(resume) => resume,
+            // TLFS: a write to the hypercall page raises #GP.
+            None if fault.access == Access::Write && vp.partition.is_covered(fault.gpa) => {
+                vp.fault(Exception::GENERAL_PROTECTION)
+            }
             None => vp.intercept_memory(fault),
         };
     }

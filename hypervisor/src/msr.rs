@@ -215,7 +215,7 @@ fn set_synthetic(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
         hv::GUEST_OS_ID => {
             partition.guest_os_id.store(value, Ordering::Relaxed);
             if value == 0 {
-                partition.hypercall_msr.fetch_and(!1, Ordering::Relaxed);
+                hypercall_page::disable(partition);
             }
             Ok(())
         }

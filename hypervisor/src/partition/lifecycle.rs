@@ -100,7 +100,13 @@ pub fn initialize_partition(partition: &Partition) -> Result<(), HvStatus> {
     } else {
         PageSize::Large2M
     };
-    let memory = NestedTables::<Npt>::new(largest, &mut *partition.pool.lock()).map_err(status_of)?;
+    let mut pool = partition.pool.lock();
+    if pool.free_frames() < 2 {
+        return Err(HvStatus::INSUFFICIENT_MEMORY);
+    }
+    let memory = NestedTables::<Npt>::new(largest, &mut *pool).map_err(status_of)?;
+    *partition.spare.lock() = pool.allocate();
+    drop(pool);
     partition.activate(memory);
     Ok(())
 }

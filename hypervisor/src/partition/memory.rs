@@ -274,6 +274,7 @@ impl Partition {
         {
             let mut memory = self.memory.lock();
             let memory = memory.as_mut().ok_or(HvStatus::INVALID_PARTITION_STATE)?;
+            self.uncover(memory, |covered| (gpa.0..end.0).contains(&covered.0));
             let mut at = gpa.0;
             while at < end.0 {
                 if let Some(mapping) = memory.translate(Gpa(at)) {
@@ -318,6 +319,8 @@ impl Partition {
             quiesce::stop_guests();
             memory.destroy(&mut *self.pool.lock());
         }
+        let spare = self.spare.lock().take();
+        spare.into_iter().for_each(|frame| self.pool.lock().free(frame));
         super::port::clear(self);
         self.cpuid.lock().clear(&mut *self.pool.lock());
         self.set_state(PartitionState::Finalized);

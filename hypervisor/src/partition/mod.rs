@@ -45,6 +45,7 @@ pub mod virtual_apic;
 pub mod vp;
 pub mod xapic;
 
+use crate::memory::address::Frame;
 use crate::memory::nested::{Mapping, NestedTables, Npt};
 use crate::memory::pool::Pool;
 use crate::platform::clock;
@@ -118,6 +119,10 @@ pub struct Partition {
     pub crash: [AtomicU64; 6],
     /// The hypercall page that the hypervisor provides, as it does for the root (mapped read-only and executable).
     overlay: Option<Gpfn>,
+    /// The guest's page that the hypercall page lies over. Locked after its memory, before its pool.
+    covered: Mutex<Option<hypercall_page::Covered>>,
+    /// A frame for the table that laying it there may take. Locked after its pool.
+    spare: Mutex<Option<Frame>>,
     /// TSC when the partition was created; its reference time counts from there.
     created: u64,
     /// Scheduler weight.
@@ -172,6 +177,8 @@ impl Partition {
             reference_tsc_msr: AtomicU64::new(0),
             crash: [const { AtomicU64::new(0) }; 6],
             overlay,
+            covered: Mutex::new(None),
+            spare: Mutex::new(None),
             created: tsc(),
             weight: AtomicU64::new(crate::scheduler::DEFAULT_WEIGHT),
             cap: AtomicU64::new(0),

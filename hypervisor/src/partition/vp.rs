@@ -330,9 +330,10 @@ impl Vp {
     /// The interrupt that is to be delivered next.
     #[inline]
     fn next_interrupt(&mut self) -> Option<u8> {
-        if self.apic.has_requests() {
-            self.settle_end();
+        if !self.apic.has_requests() {
+            return None;
         }
+        self.settle_end();
         self.apic.candidate()
     }
 

@@ -156,10 +156,6 @@ impl Svm {
     #[inline]
     fn decode(&self) -> Exit {
         let vmcb = &*self.vmcb;
-        // No exit changes this bit. Where it is gone, an emulator has saved its host's state as the guest's.
-        if vmcb.virtual_interrupt & virtual_interrupt::V_INTR_MASKING == 0 {
-            return Exit::InvalidState;
-        }
         match vmcb.exit_code {
             exit_code::CPUID => Exit::Cpuid,
             exit_code::VMMCALL => Exit::Hypercall,
@@ -168,6 +164,12 @@ impl Svm {
             exit_code::INTR => Exit::Interrupt,
             exit_code::HLT => Exit::Halt,
             exit_code::IOIO => Exit::IoPort(decode_io(vmcb)),
+            // No exit changes this bit. Where it is gone, an emulator has saved its host's state as the guest's.
+            exit_code::NESTED_PAGE_FAULT
+                if vmcb.virtual_interrupt & virtual_interrupt::V_INTR_MASKING == 0 =>
+            {
+                Exit::InvalidState
+            }
             exit_code::NESTED_PAGE_FAULT => Exit::NestedFault(decode_nested_fault(vmcb)),
             exit_code::VINTR => Exit::InterruptWindow,
             exit_code::XSETBV => Exit::SetXcr,

@@ -41,6 +41,12 @@ impl Pages {
     }
 }
 
+/// Writes to the start of [`PAGES`], which may be refused.
+pub(crate) fn write_pages(value: u64) -> Result<(), Fault> {
+    // SAFETY: the pages are there to be written to.
+    unsafe { probe::write(PAGES.address(), value) }
+}
+
 /// Makes a hypercall with any three words.
 pub(crate) fn call(page: HypercallPage, control: HypercallInput, input: u64, output: u64) -> HypercallResult {
     // SAFETY: this guest has no privilege that could give its memory away, and its own pages are all that outputs could hit.

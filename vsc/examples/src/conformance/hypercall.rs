@@ -107,12 +107,50 @@ fn page(context: &Context) {
         status,
         HvStatus::INVALID_CONNECTION_ID,
     );
+    overlay(enabled);
     let result = access::call_directly(is_amd(), HypercallInput::fast(Code(0x7ffe)).0);
     equal(
         PAGE_RULES,
         "the instruction works outside the page too",
         result.map(|value| value as u16).ok(),
         Some(HvStatus::INVALID_HYPERCALL_CODE.0),
+    );
+}
+
+/// The page lies over the guest's own, which keeps what is in it.
+fn overlay(enabled: u64) {
+    let own = 0x1122_3344_5566_7788_u64;
+    PAGES.fill(0, own.as_bytes());
+    let address = PAGES.address();
+    let here = PageMsr::enable(Gpfn(address / 4096)).0;
+    let written = write_msr(msr::HYPERCALL, here).is_ok();
+    let covered = probe::read(address).unwrap_or_default() as u32;
+    equal(
+        PAGE_RULES,
+        "it can be moved, and lies over the page that is there",
+        (written, covered),
+        (true, 0xfa1e_0ff3),
+    );
+    equal(
+        PAGE_RULES,
+        "a write to it raises #GP",
+        access::write_pages(!own).map_err(|fault| fault.vector),
+        Err(Fault::GENERAL_PROTECTION),
+    );
+    let _ = write_msr(msr::HYPERCALL, here & !1);
+    equal(
+        PAGE_RULES,
+        "what it lay over comes back when it is disabled",
+        probe::read(address).ok(),
+        Some(own),
+    );
+    let _ = write_msr(msr::HYPERCALL, here);
+    let _ = write_msr(msr::HYPERCALL, enabled);
+    equal(
+        PAGE_RULES,
+        "what it lay over comes back when it is moved",
+        probe::read(address).ok(),
+        Some(own),
     );
 }
 

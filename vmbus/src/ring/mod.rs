@@ -14,6 +14,7 @@
 //! | [`gpa`] | packets that name pages: GPA-direct and transfer pages |
 //! | [`pipe`] | the framing of channels in pipe mode |
 //! | [`writer`], [`reader`] | the two ends of a ring |
+//! | `order` | who is signalled, and why no wake-up is lost |
 //! | [`channel`] | the two rings of a channel |
 //! | [`loopback`] | both ends of a channel in ordinary memory, for tests and benchmarks |
 
@@ -21,6 +22,7 @@ pub mod channel;
 pub mod gpa;
 pub mod loopback;
 pub mod memory;
+mod order;
 pub mod packet;
 pub mod pipe;
 pub mod reader;
@@ -50,13 +52,17 @@ impl Signal {
     pub const fn is_needed(self) -> bool {
         matches!(self, Self::Needed)
     }
+
+    const fn when(needed: bool) -> Self {
+        if needed { Self::Needed } else { Self::NotNeeded }
+    }
 }
 
 /// Which rule a peer has broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Corruption {
-    /// The other end's index is not a position in the ring.
-    #[error("an index of {0:#x} is outside the ring")]
+    /// The other end's index is not a position in the ring, or not one that it can have reached.
+    #[error("an index of {0:#x} cannot be")]
     Index(u32),
     /// A packet's length is less than its parts, or more than what was written.
     #[error(

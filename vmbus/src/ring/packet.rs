@@ -2,7 +2,7 @@
 
 use super::memory::RingMemory;
 use bitflags::bitflags;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::FromBytes;
 
 /// Bytes of a descriptor.
 pub const DESCRIPTOR: u32 = 16;
@@ -28,6 +28,10 @@ impl PacketType {
     pub const CANCEL: Self = Self(10);
     /// The answer to the packet of the same transaction.
     pub const COMPLETION: Self = Self(11);
+    /// More of a payload, and ranges of a transfer page set.
+    pub const ADDITIONAL_DATA: Self = Self(12);
+    /// More of a payload.
+    pub const ADDITIONAL_DATA_IN_BAND: Self = Self(13);
 }
 
 bitflags! {
@@ -126,7 +130,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Copies payload from `offset` on.
-    #[inline]
+    #[inline(always)]
     pub fn copy_payload(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsidePacket> {
         let size = self.payload_size();
         let length = into.len();
@@ -147,10 +151,13 @@ impl<'a> Packet<'a> {
 
     /// Copies a structure out of the payload.
     #[inline]
-    pub fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, OutsidePacket> {
-        let mut value = T::new_zeroed();
-        self.copy_payload(offset, value.as_mut_bytes())?;
-        Ok(value)
+    pub fn read<T: FromBytes>(&self, offset: usize) -> Result<T, OutsidePacket> {
+        let (size, length) = (self.payload_size(), size_of::<T>());
+        if offset > size || length > size - offset {
+            return Err(OutsidePacket { offset, length, size });
+        }
+        let at = self.descriptor.data_offset + offset as u32;
+        Ok(self.memory.read(self.at + at))
     }
 
     /// Bytes between the descriptor and the payload.
@@ -159,30 +166,18 @@ impl<'a> Packet<'a> {
     }
 
     /// Copies a structure from behind the descriptor.
-    pub(super) fn read_header<T: FromBytes + IntoBytes + Immutable>(
-        &self,
-        offset: u32,
-    ) -> Result<T, OutsidePacket> {
+    #[inline]
+    pub(super) fn read_header<T: FromBytes>(&self, offset: u32) -> Result<T, OutsidePacket> {
         let (size, length) = (self.header_size() as usize, size_of::<T>());
         if offset as usize > size || length > size - offset as usize {
             let offset = offset as usize;
             return Err(OutsidePacket { offset, length, size });
         }
-        let mut value = T::new_zeroed();
-        self.copy_at(DESCRIPTOR + offset, value.as_mut_bytes());
-        Ok(value)
+        Ok(self.memory.read(self.at + DESCRIPTOR + offset))
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_at(&self, offset: u32, into: &mut [u8]) {
-        self.memory
-            .copy_out(advance(self.memory.size(), self.at, offset), into);
+        self.memory.copy_out(self.at + offset, into);
     }
-}
-
-/// The position `by` bytes behind `at`, both less than or equal to `size`.
-#[inline]
-pub(super) const fn advance(size: u32, at: u32, by: u32) -> u32 {
-    let sum = at + by;
-    if sum >= size { sum - size } else { sum }
 }

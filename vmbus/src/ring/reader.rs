@@ -1,29 +1,39 @@
 //! The reading end of a ring.
 
 use super::memory::RingMemory;
-use super::packet::{DESCRIPTOR, Descriptor, Packet, TRAILER, advance};
-use super::writer::index;
+use super::order::{self, Control, filled};
+use super::packet::{DESCRIPTOR, Descriptor, Packet, TRAILER};
 use super::{Corruption, RingError, Signal};
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 /// The reading end of a ring.
 #[derive(Debug)]
 pub struct Reader {
     memory: RingMemory,
-    /// Where the next packet begins. The copy in the control page is for the peer, and is not read back.
+    state: State,
+}
+
+/// How far a ring was read. Nothing of it is read back from the control page, where the copies for the peer are.
+#[derive(Debug)]
+struct State {
+    /// Where the next packet begins that was not given back.
     read: u32,
+    /// Up to where the peer is known to have written; up to where it was understood if the ring is broken.
+    limit: u32,
     corrupt: Option<Corruption>,
 }
 
 impl Reader {
     /// The reading end of `memory`, going on from where it stands.
     pub fn new(memory: RingMemory) -> Result<Self, RingError> {
-        let read = index(&memory, memory.control().read_index.load(Ordering::Acquire))?;
-        Ok(Self {
-            memory,
+        let read = memory.control().read_index().load(Ordering::Acquire);
+        let read = memory.index(read)?;
+        let state = State {
             read,
+            limit: read,
             corrupt: None,
-        })
+        };
+        Ok(Self { memory, state })
     }
 
     /// Bytes of data that the ring has.
@@ -33,37 +43,38 @@ impl Reader {
 
     /// Bytes that wait to be read, trailers included.
     pub fn filled(&self) -> Result<u32, RingError> {
-        if let Some(corruption) = self.corrupt {
+        if let Some(corruption) = self.state.corrupt {
             return Err(corruption.into());
         }
-        let write = self.memory.control().write_index.load(Ordering::Acquire);
-        Ok(filled(self.memory.size(), self.read, index(&self.memory, write)?))
+        let write = self.memory.control().write_index().load(Ordering::Acquire);
+        Ok(filled(
+            self.memory.size(),
+            self.state.read,
+            self.memory.index(write)?,
+        ))
     }
 
     /// Begins to read. What was read is given back to the peer by [`ReadBatch::finish`].
+    #[inline(always)]
     pub fn batch(&mut self) -> ReadBatch<'_> {
         ReadBatch {
             memory: &self.memory,
-            next: self.read,
-            // Nothing is known to be there: the first packet looks.
-            limit: self.read,
-            read: &mut self.read,
-            corrupt: &mut self.corrupt,
+            next: self.state.read,
+            state: &mut self.state,
         }
     }
 
     /// Wants no signals, as this side looks by itself.
+    #[inline]
     pub fn mask(&mut self) {
-        self.memory.control().interrupt_mask.store(1, Ordering::Relaxed);
+        order::mask(self.memory.control());
     }
 
     /// Wants signals again; `true` if something has come meanwhile, for which there may be none.
     #[must_use = "what came while signals were masked is not signalled"]
+    #[inline]
     pub fn unmask(&mut self) -> bool {
-        self.memory.control().interrupt_mask.store(0, Ordering::Relaxed);
-        // The peer writes its index and then reads the mask: one of us must see what the other wrote.
-        fence(Ordering::SeqCst);
-        self.memory.control().write_index.load(Ordering::Relaxed) != self.read
+        order::unmask(self.memory.control()) != self.state.read
     }
 }
 
@@ -72,24 +83,21 @@ impl Reader {
 pub struct ReadBatch<'a> {
     memory: &'a RingMemory,
     next: u32,
-    /// Up to where the peer is known to have written.
-    limit: u32,
-    read: &'a mut u32,
-    corrupt: &'a mut Option<Corruption>,
+    state: &'a mut State,
 }
 
 impl<'a> ReadBatch<'a> {
-    /// The next packet, if there is one. It stays in the ring until the batch is finished.
-    #[inline]
+    /// The next packet, if there is one. It stays in the ring until the batch is finished; then its bytes are the peer's.
+    #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<Packet<'a>>, RingError> {
-        if self.next == self.limit && !self.look()? {
+        if self.next == self.state.limit && !self.look()? {
             return Ok(None);
         }
-        let (memory, size, at) = (self.memory, self.memory.size(), self.next);
-        let available = filled(size, at, self.limit);
-        let words = [memory.word(at), memory.word(advance(size, at, 8))];
-        let descriptor = Descriptor::decode(words);
+        // It is a multiple of 8 anyway, but so the compiler knows.
+        let (memory, at) = (self.memory, self.next & !7);
+        let available = filled(memory.size(), at, self.state.limit);
+        let descriptor = Descriptor::decode(memory.load_pair(at));
         let Descriptor {
             data_offset, length, ..
         } = descriptor;
@@ -101,7 +109,7 @@ impl<'a> ReadBatch<'a> {
             };
             return Err(self.fail(corruption));
         }
-        self.next = advance(size, at, length + TRAILER);
+        self.next = memory.advance(at, length + TRAILER);
         Ok(Some(Packet {
             memory,
             at,
@@ -109,67 +117,42 @@ impl<'a> ReadBatch<'a> {
         }))
     }
 
-    /// Gives what was read back to the peer, and says whether to signal it: only if it waits for room, and now has it.
-    #[inline]
+    /// Gives what was read back to the peer, with one update of the index, and says whether to signal it: only if it waits for
+    /// room, and now has it.
+    #[inline(always)]
     pub fn finish(self) -> Signal {
-        let Self {
-            memory, next, read, ..
-        } = self;
-        let before = *read;
-        if next == before {
+        let before = core::mem::replace(&mut self.state.read, self.next);
+        if before == self.next {
             return Signal::NotNeeded;
         }
-        *read = next;
-        let control = memory.control();
-        control.read_index.store(next, Ordering::Release);
-        // The peer writes what it waits for and then looks at the index: one of us must see what the other wrote.
-        fence(Ordering::SeqCst);
-        let wanted = control.pending_send_size.load(Ordering::Relaxed);
-        if wanted == 0 {
-            return Signal::NotNeeded;
-        }
-        let write = control.write_index.load(Ordering::Relaxed);
-        if write >= memory.size() {
-            return Signal::NotNeeded;
-        }
-        let size = memory.size();
-        let free_before = size - filled(size, before, write);
-        let free_now = size - filled(size, next, write);
-        if free_before <= wanted && free_now > wanted {
-            Signal::Needed
-        } else {
-            Signal::NotNeeded
-        }
+        order::publish_read(self.memory.control(), self.memory.size(), before, self.next)
     }
 
-    /// Looks how far the peer has written.
+    /// Looks how far the peer has written: to a position in the ring, and not into what it was not given back.
     #[inline]
     fn look(&mut self) -> Result<bool, RingError> {
-        if let Some(corruption) = *self.corrupt {
+        if let Some(corruption) = self.state.corrupt {
             return Err(corruption.into());
         }
-        let write = self.memory.control().write_index.load(Ordering::Acquire);
-        match index(self.memory, write) {
-            Ok(write) => self.limit = write,
-            Err(_) => return Err(self.fail(Corruption::Index(write))),
+        let write = self.memory.control().write_index().load(Ordering::Acquire);
+        if !self.memory.is_index(write) || (self.state.read != self.next && self.is_overrun(write)) {
+            return Err(self.fail(Corruption::Index(write)));
         }
-        Ok(self.limit != self.next)
+        self.state.limit = write;
+        Ok(write != self.next)
+    }
+
+    /// Whether an index is among what was read and not given back.
+    fn is_overrun(&self, write: u32) -> bool {
+        let size = self.memory.size();
+        filled(size, self.state.read, write) < filled(size, self.state.read, self.next)
     }
 
     #[cold]
     fn fail(&mut self, corruption: Corruption) -> RingError {
-        *self.corrupt = Some(corruption);
-        self.limit = self.next;
+        self.state.corrupt = Some(corruption);
+        // The next look finds that the ring is broken.
+        self.state.limit = self.next;
         corruption.into()
-    }
-}
-
-/// Bytes from `read` up to `write`.
-#[inline]
-const fn filled(size: u32, read: u32, write: u32) -> u32 {
-    if write >= read {
-        write - read
-    } else {
-        size - (read - write)
     }
 }

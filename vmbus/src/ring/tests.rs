@@ -243,6 +243,7 @@ fn indexes_that_are_none_break_the_ring_for_good() {
         assert_eq!(host.incoming.batch().next().unwrap_err(), broken);
         hand.poke_u32(Which::FromGuest, 0, 0);
         assert_eq!(host.incoming.batch().next().unwrap_err(), broken);
+        while guest.outgoing.send(1, NONE, &[]).is_ok() {}
         hand.poke_u32(Which::FromGuest, 4, value);
         assert_eq!(guest.outgoing.send(1, NONE, &[]), Err(broken));
         hand.poke_u32(Which::FromGuest, 4, 0);

@@ -1,12 +1,11 @@
 //! The writing end of a ring.
 
 use super::gpa::{GpaDirectHeader, GpaRange, RangeHeader, TransferHeader, TransferRange};
-use super::memory::{FLOW_CONTROL, RingMemory};
-use super::packet::{
-    DESCRIPTOR, Descriptor, MAX_PACKET, OutsidePacket, PacketFlags, PacketType, TRAILER, advance,
-};
+use super::memory::RingMemory;
+use super::order::{self, Control, FLOW_CONTROL, free};
+use super::packet::{DESCRIPTOR, Descriptor, MAX_PACKET, OutsidePacket, PacketFlags, PacketType, TRAILER};
 use super::{Corruption, RingError, Signal};
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 use zerocopy::{Immutable, IntoBytes};
 
 /// The writing end of a ring.
@@ -15,6 +14,8 @@ pub struct Writer {
     memory: RingMemory,
     /// Where the next packet goes. The copy in the control page is for the peer, and is not read back.
     write: u32,
+    /// Bytes that are known to be free; more may be. A packet fits if it takes fewer. Zero if the ring is broken.
+    free: u32,
     waiting: bool,
     corrupt: Option<Corruption>,
 }
@@ -22,10 +23,14 @@ pub struct Writer {
 impl Writer {
     /// The writing end of `memory`, going on from where it stands.
     pub fn new(memory: RingMemory) -> Result<Self, RingError> {
-        let write = index(&memory, memory.control().write_index.load(Ordering::Acquire))?;
+        let control = memory.control();
+        let write = memory.index(control.write_index().load(Ordering::Acquire))?;
+        let read = memory.index(control.read_index().load(Ordering::Acquire))?;
+        let free = free(memory.size(), read, write);
         Ok(Self {
             memory,
             write,
+            free,
             waiting: false,
             corrupt: None,
         })
@@ -38,26 +43,22 @@ impl Writer {
 
     /// Bytes that are free: a packet fits if it takes fewer.
     pub fn free(&self) -> Result<u32, RingError> {
-        if let Some(corruption) = self.corrupt {
-            return Err(corruption.into());
-        }
-        let read = self.memory.control().read_index.load(Ordering::Acquire);
-        let read = index(&self.memory, read)?;
-        Ok(free(self.memory.size(), read, self.write))
+        self.look(self.memory.control().read_index().load(Ordering::Acquire))
+            .map_err(RingError::from)
     }
 
     /// Whether the peer says that it signals when there is room again.
     pub fn peer_signals_room(&self) -> bool {
-        self.memory.control().feature_bits.load(Ordering::Relaxed) & FLOW_CONTROL != 0
+        self.memory.control().feature_bits().load(Ordering::Relaxed) & FLOW_CONTROL != 0
     }
 
     /// Begins packets that are seen by the peer together, when they are committed.
+    #[inline(always)]
     pub fn batch(&mut self) -> Result<WriteBatch<'_>, RingError> {
-        let free = match self.free() {
-            Ok(free) => free,
-            Err(error) => return Err(self.fail(error)),
-        };
-        let next = self.write;
+        if let Some(corruption) = self.corrupt {
+            return Err(corruption.into());
+        }
+        let (next, free) = (self.write, self.free);
         Ok(WriteBatch {
             writer: self,
             next,
@@ -89,34 +90,69 @@ impl Writer {
     /// Asks the peer to signal when a packet of `needed` bytes, as [`RingError::Full`] tells, fits; `true` if it does now.
     /// A peer that does not [signal](Self::peer_signals_room) has to be asked again and again.
     pub fn request_space(&mut self, needed: u32) -> Result<bool, RingError> {
-        let control = self.memory.control();
-        control.pending_send_size.store(needed, Ordering::Relaxed);
         self.waiting = true;
-        // The peer reads the size after it has moved its index: one of us must see what the other wrote.
-        fence(Ordering::SeqCst);
-        let fits = self.free()? > needed;
+        let read = order::announce_wait(self.memory.control(), needed);
+        self.see(read)?;
+        let fits = self.free > needed;
         if fits {
             self.stop_waiting();
         }
         Ok(fits)
     }
 
-    fn stop_waiting(&mut self) {
-        if self.waiting {
-            self.waiting = false;
-            self.memory
-                .control()
-                .pending_send_size
-                .store(0, Ordering::Relaxed);
+    /// There is no room in the `free` bytes of a batch, as far as is known, or never will be: looks again.
+    #[cold]
+    fn look_for_room(&mut self, free: u32, header: usize, length: usize) -> Result<u32, RingError> {
+        let needed = length.saturating_add(TRAILER as usize);
+        if length > MAX_PACKET || needed >= self.memory.size() as usize || !header.is_multiple_of(8) {
+            return Err(RingError::TooLarge(needed));
         }
+        if let Some(corruption) = self.corrupt {
+            return Err(corruption.into());
+        }
+        let pushed = self.free - free;
+        let read = self.memory.control().read_index().load(Ordering::Acquire);
+        self.see(read)?;
+        let (free, needed) = (self.free - pushed, needed as u32);
+        if needed >= free {
+            return Err(RingError::Full { needed });
+        }
+        if self.waiting {
+            self.stop_waiting();
+        }
+        Ok(free)
     }
 
     #[cold]
-    fn fail(&mut self, error: RingError) -> RingError {
-        if let RingError::Corrupt(corruption) = error {
-            self.corrupt = Some(corruption);
+    fn stop_waiting(&mut self) {
+        self.waiting = false;
+        order::stop_waiting(self.memory.control());
+    }
+
+    /// Takes note of how far the peer has read.
+    fn see(&mut self, read: u32) -> Result<(), RingError> {
+        match self.look(read) {
+            Ok(free) => self.free = free,
+            Err(corruption) => {
+                self.corrupt = Some(corruption);
+                self.free = 0;
+                return Err(corruption.into());
+            }
         }
-        error
+        Ok(())
+    }
+
+    /// Bytes that are free if the peer has read up to `read`: a position between the last one and what was committed.
+    fn look(&self, read: u32) -> Result<u32, Corruption> {
+        if let Some(corruption) = self.corrupt {
+            return Err(corruption);
+        }
+        let free = free(self.memory.size(), self.memory.index(read)?, self.write);
+        if free < self.free {
+            Err(Corruption::Index(read))
+        } else {
+            Ok(free)
+        }
     }
 }
 
@@ -125,13 +161,14 @@ impl Writer {
 pub struct WriteBatch<'a> {
     writer: &'a mut Writer,
     next: u32,
+    /// What is left of the writer's free bytes.
     free: u32,
 }
 
 impl WriteBatch<'_> {
     /// Makes room for a packet whose `header` bytes behind the descriptor, a multiple of 8, and `payload` bytes are then to be filled.
     /// What is not filled holds what lay there before.
-    #[inline]
+    #[inline(always)]
     pub fn reserve(
         &mut self,
         kind: PacketType,
@@ -143,15 +180,11 @@ impl WriteBatch<'_> {
         let data_offset = header.saturating_add(DESCRIPTOR as usize);
         let length = data_offset.saturating_add(payload).saturating_add(7) & !7;
         let total = length.saturating_add(TRAILER as usize);
-        if length > MAX_PACKET || !header.is_multiple_of(8) || total >= self.writer.memory.size() as usize {
-            return Err(RingError::TooLarge(total));
+        if total >= self.free as usize || length > MAX_PACKET || !header.is_multiple_of(8) {
+            self.free = self.writer.look_for_room(self.free, header, length)?;
         }
         let (length, total) = (length as u32, total as u32);
-        if self.free <= total {
-            self.look_for_room(total)?;
-        }
         let memory = &self.writer.memory;
-        let size = memory.size();
         let descriptor = Descriptor {
             kind,
             flags,
@@ -159,22 +192,23 @@ impl WriteBatch<'_> {
             length,
             transaction,
         };
-        let [first, second] = descriptor.encode();
-        let start = self.next;
-        memory.set_word(start, first);
-        memory.set_word(advance(size, start, 8), second);
-        memory.set_word(advance(size, start, length), u64::from(start) << 32);
-        self.next = advance(size, start, total);
+        // It is one anyway, but so the compiler knows.
+        let start = self.next & !7;
+        if !payload.is_multiple_of(8) {
+            memory.store(start + length - 8, 0);
+        }
+        memory.store_around(start, descriptor.encode(), length, u64::from(start) << 32);
+        self.next = memory.advance(start, total);
         self.free -= total;
         Ok(Reservation {
             memory,
-            at: advance(size, start, DESCRIPTOR),
+            at: start + DESCRIPTOR,
             length: header + payload,
         })
     }
 
     /// Adds a packet whose payload is `parts` in a row.
-    #[inline]
+    #[inline(always)]
     pub fn push(
         &mut self,
         kind: PacketType,
@@ -252,42 +286,15 @@ impl WriteBatch<'_> {
     }
 
     /// Lets the peer see the packets, and says whether to signal it: only if it had read all that was there before.
-    #[inline]
+    #[inline(always)]
     pub fn commit(self) -> Signal {
         if self.is_empty() {
             return Signal::NotNeeded;
         }
-        let Self { writer, next, .. } = self;
-        let before = writer.write;
-        writer.write = next;
-        writer.stop_waiting();
-        let control = writer.memory.control();
-        control.write_index.store(next, Ordering::Release);
-        // The peer moves its index or unmasks, and then looks for packets: one of us must see what the other wrote.
-        fence(Ordering::SeqCst);
-        let masked = control.interrupt_mask.load(Ordering::Relaxed) != 0;
-        if !masked && control.read_index.load(Ordering::Relaxed) == before {
-            Signal::Needed
-        } else {
-            Signal::NotNeeded
-        }
-    }
-
-    /// The peer may have read on since the batch was begun.
-    #[cold]
-    fn look_for_room(&mut self, needed: u32) -> Result<(), RingError> {
-        let control = self.writer.memory.control();
-        let read = index(&self.writer.memory, control.read_index.load(Ordering::Acquire));
-        let read = read.map_err(|error| self.writer.fail(error))?;
-        self.free = free(self.writer.memory.size(), read, self.next);
-        if read == self.next && self.next != self.writer.write {
-            // Full to the brim would look empty: the peer claims to have read what it cannot have seen.
-            return Err(self.writer.fail(Corruption::Index(read).into()));
-        }
-        if self.free <= needed {
-            return Err(RingError::Full { needed });
-        }
-        Ok(())
+        let Self { writer, next, free } = self;
+        writer.free = free;
+        let before = core::mem::replace(&mut writer.write, next);
+        order::publish_write(writer.memory.control(), before, next)
     }
 }
 
@@ -295,6 +302,7 @@ impl WriteBatch<'_> {
 #[derive(Debug)]
 pub struct Reservation<'a> {
     memory: &'a RingMemory,
+    /// Where the next bytes go; beyond the end of the ring it goes on at its begin.
     at: u32,
     /// Bytes that are left.
     length: usize,
@@ -320,36 +328,22 @@ impl Reservation<'_> {
         Ok(())
     }
 
-    /// Fills the next bytes, as many as are left at most.
+    /// Fills the next bytes with a structure.
     #[inline]
-    fn append(&mut self, bytes: &[u8]) {
-        let bytes = bytes.get(..self.length).unwrap_or(bytes);
+    pub fn fill_value(&mut self, value: &(impl IntoBytes + Immutable)) -> Result<(), OutsidePacket> {
+        self.fill(value.as_bytes())
+    }
+
+    /// Fills the next bytes, which there are.
+    #[inline(always)]
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= self.length);
         self.memory.copy_in(self.at, bytes);
-        self.at = advance(self.memory.size(), self.at, bytes.len() as u32);
-        self.length -= bytes.len();
+        self.at += bytes.len() as u32;
+        self.length = self.length.wrapping_sub(bytes.len());
     }
 
     fn append_value(&mut self, value: &(impl IntoBytes + Immutable)) {
         self.append(value.as_bytes());
-    }
-}
-
-/// An index that the peer wrote, if it can be one.
-#[inline]
-pub(super) fn index(memory: &RingMemory, value: u32) -> Result<u32, RingError> {
-    if value < memory.size() && value.is_multiple_of(8) {
-        Ok(value)
-    } else {
-        Err(Corruption::Index(value).into())
-    }
-}
-
-/// Bytes from `write` up to `read`; the whole ring where they are the same.
-#[inline]
-const fn free(size: u32, read: u32, write: u32) -> u32 {
-    if write >= read {
-        size - (write - read)
-    } else {
-        read - write
     }
 }

@@ -1,0 +1,90 @@
+//! The bus of a machine, by the demo guest that has packets echoed.
+
+use anyhow::Result;
+use serde_json::Value;
+use tests::machine;
+
+use crate::world::World;
+
+/// A description of the guest `echo` with one word on its command line.
+fn echo(word: &str) -> String {
+    format!("memory = \"8MiB\"\nkernel = \"kernels/echo\"\ncommand_line = \"{word}\"\ndevices = [\"echo\"]\n")
+}
+
+/// The channels of a machine.
+fn channels(world: &mut World, name: &str) -> Result<Vec<Value>> {
+    let list = world.json(&format!("bus list {name}"))?;
+    Ok(list["channels"].as_array().cloned().unwrap_or_default())
+}
+
+#[test]
+fn a_guest_finds_its_channel_opens_it_twice_and_everything_comes_back() -> Result<()> {
+    let mut world = World::boot(machine(), &[])?;
+    world.text("vm create echo")?;
+    world.text("vm start echo --wait")?;
+    let said = world.console_of("echo")?;
+    for line in [
+        "echo: version 6.0",
+        "echo: round 1: 500 packets, 746750 bytes came back",
+        "echo: round 2: 500 packets, 746750 bytes came back",
+        "echo: done",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_machine_without_devices_has_no_channels_and_is_told_so() -> Result<()> {
+    let description = echo("").replace("devices = [\"echo\"]\n", "");
+    let mut world = World::boot(machine(), &[("none", description)])?;
+    world.text("vm create none")?;
+    world.text("vm start none --wait")?;
+    let said = world.console_of("none")?;
+    assert!(said.contains("echo: failed: there is no echo device"), "{said}");
+    assert!(world.refused("bus list none")?.contains("off"));
+    Ok(())
+}
+
+#[test]
+fn machines_killed_with_open_channels_leave_nothing_and_disturb_no_other() -> Result<()> {
+    let descriptions = [("it", echo("forever")), ("other", echo("forever"))];
+    let mut world = World::boot(machine(), &descriptions)?;
+    world.start("other")?;
+    world.text("vm create it")?;
+    let mut before = None;
+    for cycle in 0..8 {
+        world.text("vm start it")?;
+        match cycle % 4 {
+            // At whatever point of its boot it is.
+            0 => {}
+            1 => world.text("vm list").map(drop)?,
+            _ => {
+                world.wait_said("it", "echo: 1000 packets")?;
+                let channels = channels(&mut world, "it")?;
+                assert_eq!(
+                    (&channels[0]["device"], &channels[0]["state"]),
+                    (&"echo".into(), &"open".into())
+                );
+                assert!(
+                    channels[0]["to_host_bytes"].as_u64() == Some(16384),
+                    "{channels:?}"
+                );
+            }
+        }
+        world.text("vm kill it")?;
+        // Whatever is made once and kept is made in the first four.
+        let balance = world.balance()?;
+        match before {
+            Some(before) if cycle > 3 => assert_eq!(balance, before, "cycle {cycle}"),
+            _ => before = Some(balance),
+        }
+    }
+    let packets = |world: &mut World| -> Result<Option<u64>> {
+        Ok(world.json("bus list other")?["counters"][0]["sent"].as_u64())
+    };
+    let sent = packets(&mut world)?;
+    world.until("the other machine's packets go on", |world| {
+        Ok(packets(world)? > sent)
+    })
+}

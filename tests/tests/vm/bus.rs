@@ -17,6 +17,12 @@ fn channels(world: &mut World, name: &str) -> Result<Vec<Value>> {
     Ok(list["channels"].as_array().cloned().unwrap_or_default())
 }
 
+/// Packets that have come back on a machine's one channel; 0 before it is open.
+fn sent(world: &mut World, name: &str) -> Result<u64> {
+    let list = world.json(&format!("bus list {name}"))?;
+    Ok(list["counters"][0]["sent"].as_u64().unwrap_or(0))
+}
+
 #[test]
 fn a_guest_finds_its_channel_opens_it_twice_and_everything_comes_back() -> Result<()> {
     let mut world = World::boot(machine(), &[])?;
@@ -60,7 +66,7 @@ fn machines_killed_with_open_channels_leave_nothing_and_disturb_no_other() -> Re
             0 => {}
             1 => world.text("vm list").map(drop)?,
             _ => {
-                world.wait_said("it", "echo: 1000 packets")?;
+                world.until("packets come back", |world| Ok(sent(world, "it")? > 100))?;
                 let channels = channels(&mut world, "it")?;
                 assert_eq!(
                     (&channels[0]["device"], &channels[0]["state"]),
@@ -80,11 +86,8 @@ fn machines_killed_with_open_channels_leave_nothing_and_disturb_no_other() -> Re
             _ => before = Some(balance),
         }
     }
-    let packets = |world: &mut World| -> Result<Option<u64>> {
-        Ok(world.json("bus list other")?["counters"][0]["sent"].as_u64())
-    };
-    let sent = packets(&mut world)?;
+    let before = sent(&mut world, "other")?;
     world.until("the other machine's packets go on", |world| {
-        Ok(packets(world)? > sent)
+        Ok(sent(world, "other")? > before)
     })
 }

@@ -339,8 +339,8 @@ impl BusCalls for RootHost {
         executor::spawn_on(vp, job).detach();
     }
 
-    fn pause(&self) -> Job {
-        Box::pin(Timer::after_millis(1))
+    fn pause(&self, milliseconds: u64) -> Job {
+        Box::pin(Timer::after_millis(milliseconds))
     }
 }
 

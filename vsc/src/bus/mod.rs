@@ -22,6 +22,7 @@ mod state;
 
 pub use channel::{ChannelHandle, RingPages};
 pub use state::Interrupt;
+pub use vmbus::protocol::guid::class;
 
 use crate::hal::Hal;
 use crate::memory::Pages;

@@ -20,6 +20,8 @@
 mod controller;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod open;
 mod queue;
 mod scsi;

@@ -21,6 +21,7 @@ global_asm!(
     r#"
     .section .text.hypercall_page, "ax", @progbits
     .balign 4096
+    .globl guest_hypercall_page
 guest_hypercall_page:
     ud2
     .balign 4096

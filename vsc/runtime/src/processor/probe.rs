@@ -40,15 +40,19 @@ global_asm!(
     r#"
     .text
     .balign 16
+    .globl guest_probe_window
 guest_probe_window:
+    .globl guest_probe_read
 guest_probe_read:
     mov rdx, [rdi]
     xor eax, eax
     ret
+    .globl guest_probe_write
 guest_probe_write:
     mov [rdi], rsi
     xor eax, eax
     ret
+    .globl guest_probe_rdmsr
 guest_probe_rdmsr:
     mov ecx, edi
     rdmsr
@@ -56,6 +60,7 @@ guest_probe_rdmsr:
     or rdx, rax
     xor eax, eax
     ret
+    .globl guest_probe_wrmsr
 guest_probe_wrmsr:
     mov ecx, edi
     mov rdx, rsi
@@ -64,6 +69,7 @@ guest_probe_wrmsr:
     wrmsr
     xor eax, eax
     ret
+    .globl guest_probe_xsetbv
 guest_probe_xsetbv:
     mov ecx, edi
     mov rdx, rsi
@@ -72,6 +78,7 @@ guest_probe_xsetbv:
     xsetbv
     xor eax, eax
     ret
+    .globl guest_probe_vmcall
 guest_probe_vmcall:
     mov rcx, rdi
     mov r8, rdx
@@ -80,6 +87,7 @@ guest_probe_vmcall:
     mov rdx, rax
     xor eax, eax
     ret
+    .globl guest_probe_vmmcall
 guest_probe_vmmcall:
     mov rcx, rdi
     mov r8, rdx
@@ -88,15 +96,19 @@ guest_probe_vmmcall:
     mov rdx, rax
     xor eax, eax
     ret
+    .globl guest_probe_dr7
 guest_probe_dr7:
     mov dr7, rdi
     xor eax, eax
     ret
+    .globl guest_probe_cr4
 guest_probe_cr4:
     mov cr4, rdi
     xor eax, eax
     ret
+    .globl guest_probe_window_end
 guest_probe_window_end:
+    .globl guest_probe_failed
 guest_probe_failed:
     ret
 "#

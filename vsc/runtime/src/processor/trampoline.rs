@@ -20,6 +20,7 @@ global_asm!(
     r#"
     .section .rodata.trampoline, "a", @progbits
     .balign 16
+    .globl guest_trampoline_start
 guest_trampoline_start:
     .code16
     jmp 1f
@@ -59,6 +60,7 @@ guest_trampoline_entry:
     .byte 0x66, 0xff, 0x2e          /* jmp far m16:32 */
     .word {target}
     .code64
+    .globl guest_trampoline_long
 guest_trampoline_long:
     mov eax, 0x10
     mov ds, eax
@@ -77,6 +79,7 @@ guest_trampoline_long:
 2:  cli
     hlt
     jmp 2b
+    .globl guest_trampoline_end
 guest_trampoline_end:
     .text
 "#,

@@ -16,6 +16,7 @@ global_asm!(
     r#"
     .text
     .balign 16
+    .globl guest_vectors
 guest_vectors:
     .rept 256
     .balign 8

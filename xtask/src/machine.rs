@@ -76,6 +76,7 @@ pub struct Machine {
     pub(crate) icount: bool,
     pub(crate) silence_limit: Duration,
     pub(crate) disk: Option<PathBuf>,
+    pub(crate) second_disk: Option<PathBuf>,
     pub(crate) archive_file: Option<PathBuf>,
     pub(crate) hypervisor: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
@@ -110,6 +111,7 @@ impl Machine {
             icount: false,
             silence_limit: Duration::from_secs(300),
             disk: None,
+            second_disk: None,
             archive_file: None,
             hypervisor: None,
             log: None,
@@ -214,6 +216,13 @@ impl Machine {
     #[must_use]
     pub fn disk(mut self, path: impl Into<PathBuf>) -> Self {
         self.disk = Some(path.into());
+        self
+    }
+
+    /// Adds a second NVMe disk, with the contents of this file.
+    #[must_use]
+    pub fn second_disk(mut self, path: impl Into<PathBuf>) -> Self {
+        self.second_disk = Some(path.into());
         self
     }
 
@@ -324,6 +333,13 @@ impl Machine {
             ),
         );
         line.add("-device nvme,drive=disk0,serial=partita0");
+        if let Some(disk) = &self.second_disk {
+            line.option(
+                "-drive",
+                format!("if=none,id=disk1,format=raw,file={}", escaped(disk)?),
+            );
+            line.add("-device nvme,drive=disk1,serial=partita1");
+        }
         line.add("-netdev user,id=net0 -device e1000e,netdev=net0,romfile=");
         line.option(
             "-device",

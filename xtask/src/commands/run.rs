@@ -100,8 +100,11 @@ fn with_files(machine: Machine, arguments: &Arguments) -> Result<Machine> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         files.push((name.clone(), bytes));
     }
+    let mut machine = machine;
     if let Some(Guest::Debian) = arguments.guest {
-        for (name, bytes) in Debian::ensure()?.files()? {
+        let debian = Debian::ensure()?;
+        machine = machine.second_disk(own_disk(&debian)?);
+        for (name, bytes) in debian.files()? {
             if !arguments.file.iter().any(|(given, _)| *given == name) {
                 files.push((name, bytes));
             }
@@ -110,6 +113,20 @@ fn with_files(machine: Machine, arguments: &Arguments) -> Result<Machine> {
     Ok(files
         .into_iter()
         .fold(machine, |machine, (name, bytes)| machine.file(name, bytes)))
+}
+
+/// The guest's own disk, which stays from run to run.
+fn own_disk(debian: &Debian) -> Result<PathBuf> {
+    let disk = paths::work()?.join("debian.img");
+    if !disk.exists() {
+        let image = debian.root_disk()?;
+        eprintln!(
+            "the guest's disk is {}; delete it to get a fresh one",
+            disk.display()
+        );
+        fs::copy(&image, &disk).with_context(|| format!("cannot copy {}", image.display()))?;
+    }
+    Ok(disk)
 }
 
 fn machine(arguments: &Arguments) -> Result<Machine> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::PackageRoot;
 use crate::guest::initrd::Initrd;
+use crate::guest::root_disk;
 use crate::lock::FileLock;
 use crate::paths;
 
@@ -33,6 +34,9 @@ const MODULES: [&str; 11] = [
     "sr_mod",
     "ext4",
 ];
+
+/// The disk of the root that the guest's system is on: [`Debian::root_disk`], as the second disk of the machine.
+pub const DISK: &str = "nvme1";
 
 /// Names in the boot archive.
 const KERNEL_NAME: &str = "kernels/debian";
@@ -117,12 +121,20 @@ impl Debian {
             .build()
     }
 
-    /// The guest as files of the boot archive: kernel, first file system, and the description `debian`.
+    /// A disk with a system of Debian's packages, in a file that is not to be written.
+    pub fn root_disk(&self) -> Result<PathBuf> {
+        let modules = self.root.join("lib/modules").join(&self.release);
+        root_disk::ensure(&modules, &self.release)
+    }
+
+    /// The guest as files of the boot archive: kernel, first file system, and the descriptions `debian`, whose system is on the
+    /// root's second disk, and `debian-ram`, which needs none.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(vec![
             (KERNEL_NAME.to_owned(), self.kernel()?),
             (INITRD_NAME.to_owned(), self.initrd()?),
-            ("vms/debian.toml".to_owned(), description(2, "").into_bytes()),
+            ("vms/debian.toml".to_owned(), disk_description(2, "").into_bytes()),
+            ("vms/debian-ram.toml".to_owned(), description(2, "").into_bytes()),
         ])
     }
 
@@ -187,6 +199,13 @@ pub fn description(processors: u32, commands: &str) -> String {
          command_line = '''console=ttyS0 panic=-1{arguments}'''\n\
          triple_fault = \"reset\"\n"
     )
+}
+
+/// A description of the guest whose system is on the disk [`DISK`], with `processors` VPs. `commands` run there in place of a
+/// login, and the guest then powers itself off.
+pub fn disk_description(processors: u32, commands: &str) -> String {
+    let text = description(processors, commands).replace("console=ttyS0", "console=ttyS0 root=/dev/sda");
+    format!("{text}\n[[disk]]\nsource = \"{DISK}\"\n")
 }
 
 /// A kernel module.

@@ -10,6 +10,29 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 
+# With root=DEVICE, this is only the way to that device's file system.
+for word in $(cat /proc/cmdline); do
+    case $word in root=*) root=${word#root=} ;; esac
+done
+if [ -n "$root" ]; then
+    for module in hv_vmbus sd_mod ext4 hv_storvsc; do modprobe $module; done
+    tries=0
+    until mkdir -p /newroot && mount -t ext4 "$root" /newroot 2>/dev/null; do
+        tries=$((tries + 1))
+        if [ $tries -gt 300 ]; then
+            echo "there is no file system on $root; this is a shell to find out why"
+            setsid cttyhack sh
+            poweroff -f
+        fi
+        sleep 0.2
+    done
+    mkdir -p /newroot/run
+    echo "$*" > /newroot/run/commands
+    [ $# -gt 0 ] || rm /newroot/run/commands
+    for folder in proc sys dev; do mount -o move /$folder /newroot/$folder; done
+    exec switch_root /newroot /sbin/init
+fi
+
 if [ $# -gt 0 ]; then
     eval "$*"
 else

@@ -73,15 +73,15 @@ impl From<Sense> for Refusal {
 }
 
 fn work<D: Disk>(controller: &Controller<D>, request: &ScsiRequest) -> Result<Work<D>, Refusal> {
-    let luns = controller.luns();
-    // All units are of one target; guests look for others, and get nothing from them.
-    if request.path != 0 || request.target != 0 || luns.is_empty() {
-        return Err(Refusal::Srb(SrbStatus::SELECTION_TIMEOUT));
-    }
     let mut cdb = [0; MAX_CDB];
     cdb.copy_from_slice(&request.cdb[..MAX_CDB]);
-    let unit = controller.unit(request.lun);
     let cdb = Cdb::parse(&cdb, request.cdb_length)?;
+    // All units are of one target. Guests look for others too, and must be told in so many words that there is nothing: Linux
+    // takes an inquiry without data for a disk.
+    let (luns, unit) = match (request.path, request.target) {
+        (0, 0) => (controller.luns(), controller.unit(request.lun)),
+        _ => (Vec::new(), None),
+    };
     match unit {
         Some(unit) => Ok(scsi::execute(&unit, &cdb, &luns)?),
         None => scsi::execute_missing(&cdb, &luns).map_err(|_| Refusal::Srb(SrbStatus::INVALID_LUN)),

@@ -475,13 +475,23 @@ fn units_and_targets_that_are_not_there_are_shown_so() {
     let mut world = World::ready(&controller, &bus);
     assert_eq!(world.read(5, &[0x12, 0, 0, 0, 36, 0], 36).unwrap()[0], 0x7f);
     assert_eq!(world.command(5, &[0; 6]), Err([SrbStatus::INVALID_LUN.0, 0, 0]));
-    let mut request = ScsiRequest::new_zeroed();
-    (request.target, request.cdb_length, request.cdb[0]) = (1, 6, 0x12);
-    let answer = world.execute(request, NOTHING);
-    assert_eq!(
-        (answer.srb_status, answer.transfer_length),
-        (SrbStatus::SELECTION_TIMEOUT, 0)
-    );
+    let data = GpaRange {
+        byte_count: 36,
+        byte_offset: 0,
+        pages: &[10],
+    };
+    for (path, target) in [(0, 1), (1, 0)] {
+        let mut request = ScsiRequest::new_zeroed();
+        (request.path, request.target) = (path, target);
+        (request.cdb_length, request.cdb[0], request.cdb[4]) = (6, 0x12, 36);
+        (request.direction, request.transfer_length) = (DataDirection::READ, 36);
+        let answer = world.execute(request, data);
+        let mut first = [0];
+        bus.ram.copy_to(10 * PAGE, &mut first).unwrap();
+        assert_eq!((answer.transfer_length, first), (36, [0x7f]));
+        request.cdb = [0; 20];
+        assert_eq!(world.execute(request, data).srb_status, SrbStatus::INVALID_LUN);
+    }
 }
 
 #[test]

@@ -92,6 +92,8 @@ fn processor_leaf(vp: &Vp, leaf: u32, subleaf: u32) -> CpuidResult {
         // XSAVES and XSS are not offered.
         0xd if subleaf == 1 => result.eax &= 0b0111,
         0x8000_0001 => result.ecx &= !EXTENDED_HIDDEN,
+        // Machine checks that can be recovered from.
+        0x8000_0007 => result.ebx = 0,
         0x8000_000a => {
             result = CpuidResult {
                 eax: 0,

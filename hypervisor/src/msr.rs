@@ -102,6 +102,9 @@ fn value(vp: &mut Vp, msr: u32) -> Result<u64, Refused> {
         // There are no MTRRs but the one for all memory: the guest's memory types come from PAT and the nested tables.
         registers::MTRR_CAP => Ok(0),
         registers::MTRR_DEF_TYPE => Ok(vp.mtrr_default),
+        // Machine checks are the hypervisor's: a guest has no bank of them, and none under way. Linux panics where it is
+        // refused these.
+        registers::MCG_CAP | registers::MCG_STATUS => Ok(0),
         // Microcode revision, platform id, VM_CR, SYSCFG, HWCR: harmless to read as nothing.
         0x8b | 0x17 | 0xc001_0010 | 0xc001_0015 | 0xc001_0114 => Ok(0),
         _ => Err(Refused),
@@ -188,6 +191,7 @@ fn set(vp: &mut Vp, msr: u32, value: u64) -> Result<(), Refused> {
             vp.mtrr_default = value;
             Ok(())
         }
+        registers::MCG_STATUS if value == 0 => Ok(()),
         // Microcode update, HWCR: ignored.
         0x8b | 0xc001_0015 => Ok(()),
         _ => Err(Refused),

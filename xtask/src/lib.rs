@@ -30,6 +30,7 @@ pub mod sources;
 /// The commands of `cargo xtask`, one module each.
 pub mod commands {
     pub mod bench;
+    pub mod bench_ring;
     pub mod iso;
     pub mod run;
     pub mod setup;

@@ -14,6 +14,10 @@ pub const APIC_BASE: u32 = 0x1b;
 pub const TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
+/// IA32_MCG_CAP.
+pub const MCG_CAP: u32 = 0x179;
+/// IA32_MCG_STATUS.
+pub const MCG_STATUS: u32 = 0x17a;
 /// IA32_MTRRCAP.
 pub const MTRR_CAP: u32 = 0xfe;
 /// IA32_MTRR_DEF_TYPE.

@@ -19,7 +19,10 @@ use spin::Mutex;
 use crate::vm::description::DiskDescription;
 
 use super::{
-    machines::{MachineEvent, MachineInfo, MachineState, Machines, Order, UnitInfo, VpStatistics},
+    machines::{
+        ChannelInfo, Fill, MachineEvent, MachineInfo, MachineState, Machines, OpenChannel, Order, UnitInfo,
+        VpStatistics,
+    },
     system::{Pending, SystemError},
 };
 
@@ -172,6 +175,38 @@ impl Machines for FakeMachines {
             (RegisterName::RAX, (0x1234 + u64::from(vp)).into()),
             (RegisterName::XMM0, (1u128 << 100).into()),
             (RegisterName::CS, code.into()),
+        ])
+    }
+
+    fn channels(&self, name: &str) -> Result<Vec<ChannelInfo>, SystemError> {
+        self.show(name)?;
+        let channel = |relid, state, open| ChannelInfo {
+            relid,
+            device: "echo".into(),
+            instance: "70617274-6974-6100-8000-6563686f0001".into(),
+            backend: String::new(),
+            sub_channel: 0,
+            state,
+            open,
+        };
+        let open = OpenChannel {
+            vp: 1,
+            root_vp: 0,
+            fill: Some([
+                Fill {
+                    used: 4096,
+                    size: 16384,
+                },
+                Fill { used: 0, size: 8192 },
+            ]),
+            received: 12,
+            sent: 11,
+            wakes: 5,
+            signals: 4,
+        };
+        Ok(alloc::vec![
+            channel(Some(1), "open", Some(open)),
+            channel(None, "waiting", None),
         ])
     }
 

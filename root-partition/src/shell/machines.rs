@@ -140,6 +140,53 @@ pub struct VpStatistics {
     pub counters: Box<Statistics>,
 }
 
+/// A channel of a machine's bus.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelInfo {
+    /// What the guest calls it, once it knows of it.
+    pub relid: Option<u32>,
+    /// The device's class, by its name or its GUID.
+    pub device: String,
+    /// Which of its class it is, a GUID.
+    pub instance: String,
+    /// What is behind it; empty where there is nothing to say.
+    pub backend: String,
+    /// 0: the device's first channel.
+    pub sub_channel: u16,
+    /// `waiting` for the guest to ask, `offered`, `opening`, `open`, `stopped`, `closing` or `rescinded`.
+    pub state: &'static str,
+    /// What it does, while it is open.
+    pub open: Option<OpenChannel>,
+}
+
+/// What an open channel does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenChannel {
+    /// VP of the machine that takes its interrupt.
+    pub vp: u32,
+    /// VP of the root that serves it.
+    pub root_vp: u32,
+    /// The rings to the host and to the guest; `None` where the guest has made nonsense of them.
+    pub fill: Option<[Fill; 2]>,
+    /// Packets that the device has taken.
+    pub received: u64,
+    /// Packets that it has sent.
+    pub sent: u64,
+    /// Times that it was woken.
+    pub wakes: u64,
+    /// Times that the guest was signalled.
+    pub signals: u64,
+}
+
+/// How full a ring is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fill {
+    /// Bytes that wait.
+    pub used: u32,
+    /// Bytes that it holds.
+    pub size: u32,
+}
+
 /// The virtual machines as the shell's commands see them. Machines go by their names.
 pub trait Machines: Sync {
     /// The machines, by name.
@@ -177,6 +224,8 @@ pub trait Machines: Sync {
     fn log(&self, name: &str) -> Result<Vec<MachineEvent>, SystemError>;
     /// Registers of a VP; those that it does not have are left out.
     fn registers(&self, name: &str, vp: u32) -> Result<Vec<(RegisterName, RegisterValue)>, SystemError>;
+    /// The channels of its bus.
+    fn channels(&self, name: &str) -> Result<Vec<ChannelInfo>, SystemError>;
     /// What each VP did.
     fn statistics(&self, name: &str) -> Result<Vec<VpStatistics>, SystemError>;
     /// The memory at `address`, all of it.

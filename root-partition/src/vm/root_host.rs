@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use embassy_time::Timer;
 use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
@@ -330,15 +330,17 @@ impl BusCalls for RootHost {
     }
 
     fn vps(&self) -> u32 {
-        processor::local::all().len() as u32
+        // Those that did not start take no events.
+        let running = |local: &&&processor::Local| local.running.load(Ordering::Acquire);
+        processor::local::all().iter().take_while(running).count() as u32
     }
 
     fn spawn_on(&self, vp: u32, job: Job) {
         executor::spawn_on(vp, job).detach();
     }
 
-    fn pause(&self) -> Job {
-        Box::pin(Timer::after_millis(1))
+    fn pause(&self, milliseconds: u64) -> Job {
+        Box::pin(Timer::after_millis(milliseconds))
     }
 }
 

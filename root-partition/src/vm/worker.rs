@@ -1,6 +1,7 @@
 //! All virtual machines, by name: what the shell commands.
 
 use super::archive::description_file;
+use super::bus::view;
 use super::child::Child;
 use super::description::{Description, DiskDescription, NAME_RULE, is_name};
 use super::devices::{self, Devices};
@@ -8,7 +9,9 @@ use super::host::Host;
 use super::machine::{Files, Machine};
 use crate::disk::Registry;
 use crate::shell::commands::dispatch::closest;
-use crate::shell::machines::{MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics};
+use crate::shell::machines::{
+    ChannelInfo, MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics,
+};
 use crate::shell::system::{Pending, SystemError};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -315,6 +318,11 @@ impl<H: Host> Machines for Worker<H> {
             }
         }
         Ok(found)
+    }
+
+    fn channels(&self, name: &str) -> Result<Vec<ChannelInfo>, SystemError> {
+        let child = self.child(name)?;
+        Ok(child.bus().map_or_else(Vec::new, |bus| view::channels(bus)))
     }
 
     fn statistics(&self, name: &str) -> Result<Vec<VpStatistics>, SystemError> {

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`boot`] | user space on one and more processors, what it finds there, the shell on the console |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
+//! | [`vmbus`] | Debian's bus driver |
 //! | [`world`] | what they share |
 //!
 //! The kernel is fetched when it is first wanted, as the emulator is.
 
 mod boot;
 mod lifecycle;
+mod vmbus;
 mod world;

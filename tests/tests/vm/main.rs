@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`bus`] | VMBus: a channel, and its end |
 //! | [`crashes`] | guests that end in every way, and who is not harmed |
 //! | [`figures`] | what a child's exits and its start cost, in instructions |
 //! | [`guests`] | the demo guests run to their ends |
@@ -10,6 +11,7 @@
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
 //! | [`world`] | what they share |
 
+mod bus;
 mod crashes;
 mod figures;
 mod guests;

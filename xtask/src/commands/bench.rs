@@ -47,6 +47,8 @@ enum What {
     Vm,
     /// Count the instructions of reading 4 KiB from an NVMe disk, in the root partition
     Disk,
+    /// Measure the VMBus ring on the host, beside other rings
+    Ring,
 }
 
 /// One figure: how it is called, where it comes from, and what it must not exceed.
@@ -271,24 +273,34 @@ impl Row {
 
 /// Measures, prints the table, and fails when a figure is missing or beyond its target.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let machine = match arguments.what {
+        What::Boot => measure_boot,
+        What::Exits => measure_exits,
+        What::Vm => measure_vm,
+        What::Disk => measure_disk,
+        What::Ring => {
+            let rows = super::bench_ring::measure()?;
+            print!("{}", table(&rows));
+            return Ok(verdict(&rows));
+        }
+    };
     setup::qemu()?;
     images::build()?;
-    let (rows, outcome) = match arguments.what {
-        What::Boot => measure_boot(),
-        What::Exits => measure_exits(),
-        What::Vm => measure_vm(),
-        What::Disk => measure_disk(),
-    }?;
+    let (rows, outcome) = machine()?;
     print!("{}", table(&rows));
     if outcome.status != ExitKind::Success {
         eprintln!("error: {}", outcome.report());
         return Ok(ExitCode::FAILURE);
     }
-    Ok(if rows.iter().all(Row::ok) {
+    Ok(verdict(&rows))
+}
+
+fn verdict(rows: &[Row]) -> ExitCode {
+    if rows.iter().all(Row::ok) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// The rows of `bench boot`, and the machine's end.

@@ -112,8 +112,11 @@ impl Debian {
         let modules = self.modules()?;
         let mut index = String::new();
         for module in &modules {
-            let needs: Vec<_> = module.needs.iter().map(|name| format!("{name}.ko")).collect();
-            index += &format!("{}.ko: {}\n", module.name, needs.join(" "));
+            let mut needs = Vec::new();
+            all_needs(&modules, module, &mut needs);
+            // They are loaded from the last to the first.
+            let needs: String = needs.iter().rev().map(|name| format!(" {name}.ko")).collect();
+            index += &format!("{}.ko:{needs}\n", module.name);
             initrd = initrd.file(&format!("{folder}/{}.ko", module.name), &module.contents)?;
         }
         initrd
@@ -215,6 +218,18 @@ struct Module {
     contents: Vec<u8>,
 }
 
+/// Adds all that `module` needs to `found`, each after what it needs itself.
+fn all_needs<'m>(modules: &'m [Module], module: &'m Module, found: &mut Vec<&'m str>) {
+    for need in &module.needs {
+        if let Some(needed) = modules.iter().find(|module| module.name == *need)
+            && !found.contains(&needed.name.as_str())
+        {
+            all_needs(modules, needed, found);
+            found.push(&needed.name);
+        }
+    }
+}
+
 /// Whether two names mean one module: files say `-` where the kernel says `_`.
 fn same_module(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
@@ -277,6 +292,25 @@ mod tests {
         assert!(needs(b"\0depends=\0").is_empty());
         assert!(needs(b"no information").is_empty());
         assert!(same_module("hyperv-keyboard", "hyperv_keyboard"));
+    }
+
+    #[test]
+    fn what_a_module_needs_comes_after_what_that_needs() {
+        let module = |name: &str, needs: &[&str]| Module {
+            name: name.to_owned(),
+            needs: needs.iter().map(ToString::to_string).collect(),
+            contents: Vec::new(),
+        };
+        let modules = [
+            module("storvsc", &["vmbus", "scsi", "fc"]),
+            module("fc", &["scsi"]),
+            module("scsi", &["common"]),
+            module("vmbus", &[]),
+            module("common", &[]),
+        ];
+        let mut needs = Vec::new();
+        all_needs(&modules, &modules[0], &mut needs);
+        assert_eq!(needs, ["vmbus", "common", "scsi", "fc"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`arguments`] | what a row says of arguments and flags, and the words of a line bound to it |
 //! | [`bench`] | `hv bench` |
+//! | [`bus`] | `bus list` |
 //! | [`check`] | `hv check` |
 //! | [`complete`] | Tab |
 //! | [`devices`] | `dev list` |
@@ -22,6 +23,7 @@
 
 pub mod arguments;
 mod bench;
+mod bus;
 mod check;
 pub mod complete;
 mod devices;
@@ -78,6 +80,7 @@ pub static COMMANDS: &[Command] = &[
     command("vm",       "log",      "Show what happened to a virtual machine",                   Now(vm::show::log)).arguments(&[vm::MACHINE]).json(),
     command("vm",       "stats",    "Show each VP's run time, exits and intercepts",             Now(vm::inspect::statistics)).arguments(&[vm::MACHINE]).json(),
     command("vm",       "dump",     "Show a piece of a virtual machine's memory",                Now(vm::inspect::memory)).arguments(&[vm::MACHINE, vm::inspect::ADDRESS, vm::inspect::LENGTH]).json(),
+    command("bus",      "list",     "List the channels of virtual machines",                    Now(bus::list)).arguments(&[bus::MACHINE]).json(),
     command("disk",     "list",     "List the disks and partitions",                            Later(disk::show::list)).json(),
     command("disk",     "create",   "Make a disk of memory",                                    Now(disk::control::create)).arguments(&[disk::control::NEW]).flags(&[disk::control::SIZE]).json(),
     command("disk",     "delete",   "Forget a disk of memory, and all that is on it",           Now(disk::control::delete)).arguments(&[disk::DISK]),
@@ -104,6 +107,7 @@ pub static COMMANDS: &[Command] = &[
 pub static NOUNS: &[(&str, &str)] = &[
     ("hv", "the hypervisor"),
     ("vm", "virtual machines"),
+    ("bus", "VMBus, by which virtual machines reach their devices"),
     ("disk", "disks and partitions"),
     ("dev", "devices"),
     ("root", "the root partition"),

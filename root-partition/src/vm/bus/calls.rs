@@ -66,6 +66,6 @@ pub trait BusCalls {
     fn vps(&self) -> u32;
     /// Runs a task on VP `vp` of the root.
     fn spawn_on(&self, vp: u32, job: Job);
-    /// Completes after a millisecond or so.
-    fn pause(&self) -> Job;
+    /// Completes after so many milliseconds, or a little later.
+    fn pause(&self, milliseconds: u64) -> Job;
 }

@@ -246,7 +246,7 @@ impl BusCalls for FakeHost {
         self.spawn(job);
     }
 
-    fn pause(&self) -> Job {
+    fn pause(&self, _: u64) -> Job {
         Box::pin(yield_now())
     }
 }

@@ -31,6 +31,8 @@ use vmbus::server::{
 
 /// Messages for a guest that does not take them, beyond which it is not listened to: more than one for each channel.
 const MOST_OUTGOING: usize = 4096;
+/// Longest pause before a guest that takes no messages is tried again, in milliseconds.
+const LONGEST_PAUSE: u64 = 32;
 /// Sub-channels of a device.
 const MOST_SUB_CHANNELS: u16 = 64;
 
@@ -182,6 +184,7 @@ impl<H: Host> Bus<H> {
 
     /// The bus's task: posts what is to be posted, and sees which mappings are no more.
     async fn work(self: Arc<Self>) {
+        let mut pause = 1;
         loop {
             self.work.wait().await;
             let blocked = {
@@ -193,8 +196,11 @@ impl<H: Host> Bus<H> {
                 self.post_all(&mut state)
             };
             if blocked {
-                self.host.pause().await;
+                self.host.pause(pause).await;
                 self.work.raise();
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                pause = 1;
             }
         }
     }

@@ -16,6 +16,7 @@
 //! | [`memory`] | the guest's memory as devices use it, and who does |
 //! | [`port`] | ports of messages and events |
 //! | [`storage`] | the SCSI controller, over the root's disks |
+//! | [`view`] | what `bus list` shows |
 
 pub mod calls;
 pub mod channel;
@@ -27,6 +28,7 @@ pub mod mapping;
 pub mod memory;
 pub mod port;
 pub mod storage;
+pub mod view;
 
 #[cfg(test)]
 #[allow(unsafe_code)] // it hands out memory

@@ -56,7 +56,7 @@ fn machine_names(system: &dyn System) -> Vec<String> {
 }
 
 /// The machines.
-fn machines<'a>(invocation: &'a Invocation<'a>) -> Result<&'a dyn Machines, Failure> {
+pub(super) fn machines<'a>(invocation: &'a Invocation<'a>) -> Result<&'a dyn Machines, Failure> {
     let machines = invocation.system.machines();
     machines.ok_or_else(|| SystemError::new("there can be no virtual machines on this system").into())
 }

@@ -1,3 +1,7 @@
+//! What rings do between peers that keep to the rules, and peers that do not.
+
+mod ordering;
+
 use super::gpa::{GpaRange, RangeError, TransferRange};
 use super::loopback::{Which, channel};
 use super::packet::PacketFlags;

@@ -63,7 +63,7 @@ fn missing(system: &SystemInfo, state: &IommuState) -> Vec<(String, &'static str
         (
             every(iommu::snoop_control),
             "snoop control (ECAP.SC)",
-            "devices may access memory past the caches of a guest that does not expect it",
+            "devices may reach memory past a guest's caches",
         ),
     ];
     let lacking = lacking.into_iter().filter(|(there, _, _)| !there);

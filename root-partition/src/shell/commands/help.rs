@@ -24,9 +24,12 @@ pub(super) fn run(invocation: &Invocation<'_>) -> Outcome {
         .iter()
         .filter(|row| row.match_words(&words) == words.len() && row.words().count() > words.len());
     let below: Vec<&Command> = below.collect();
+    let is_command = COMMANDS
+        .iter()
+        .any(|row| row.match_words(&words) == words.len() && row.words().count() == words.len());
     match words.first() {
         None => Ok(all()),
-        Some(noun) if !below.is_empty() => Ok(of_noun(noun, &below)),
+        Some(noun) if !below.is_empty() && !is_command => Ok(of_noun(noun, &below)),
         Some(_) => dispatch::find(COMMANDS, &words).map(usage),
     }
 }

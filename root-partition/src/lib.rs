@@ -14,6 +14,7 @@
 //! | [`disk`] | the disks that virtual machines can have |
 //! | [`drivers`] | NVMe, PCI, serial line |
 //! | [`console`], [`logger`] | output |
+//! | [`net`] | the virtual switches |
 //! | [`shell`] | the management shell |
 //! | [`system`] | what the shell sees, over the real thing |
 //! | [`vm`] | virtual machines |
@@ -35,6 +36,7 @@ pub mod hypervisor;
 pub mod interrupt;
 pub mod logger;
 pub mod memory;
+pub mod net;
 pub mod processor;
 pub mod selftest;
 pub mod shell;

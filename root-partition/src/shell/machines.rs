@@ -9,6 +9,8 @@ use core::fmt;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use hypercall_api::register::{RegisterName, RegisterValue};
+use vsp::switch::port::PortId;
+use vsp::switch::{Kind, Port};
 
 /// State of a virtual machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,6 +189,19 @@ pub struct Fill {
     pub size: u32,
 }
 
+/// A switch.
+#[derive(Clone, Debug)]
+pub struct SwitchInfo {
+    /// Its name.
+    pub name: String,
+    /// Who takes part.
+    pub kind: Kind,
+    /// Its ports.
+    pub ports: Vec<(PortId, Port)>,
+    /// Addresses that it knows.
+    pub learned: usize,
+}
+
 /// The virtual machines as the shell's commands see them. Machines go by their names.
 pub trait Machines: Sync {
     /// The machines, by name.
@@ -195,6 +210,10 @@ pub trait Machines: Sync {
     fn show(&self, name: &str) -> Result<MachineInfo, SystemError>;
     /// The names of the descriptions in the boot archive, `web` for `vms/web.toml`.
     fn descriptions(&self) -> Vec<String>;
+    /// The switches that machines' network cards are plugged into, by name.
+    fn switches(&self) -> Vec<SwitchInfo> {
+        Vec::new()
+    }
     /// Makes a machine of the description `description`, called `name` if given, and returns its name.
     fn create(&self, description: &str, name: Option<&str>) -> Result<String, SystemError>;
     /// Has a machine do something; completes when it is done. It is done even where the future is dropped.

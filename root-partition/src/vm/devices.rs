@@ -4,11 +4,14 @@
 use super::bus::device::{self, Device};
 use super::bus::host::Bus;
 use super::bus::integration::Integration;
-use super::bus::storage::{Storage, StorageError};
+use super::bus::network::Network;
+use super::bus::storage::Storage;
 use super::description::Description;
 use super::host::Host;
+use super::machine::MachineError;
 use super::signal::Signal;
 use crate::disk::Registry;
+use crate::net::Switches;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -40,6 +43,7 @@ type Clock = Box<dyn FnMut() -> Moment + Send>;
 pub struct Devices {
     /// Its disks.
     pub storage: Arc<Storage>,
+    networks: Vec<Arc<dyn Device>>,
     heartbeat: Arc<Integration<Heartbeat>>,
     shutdown: Arc<Integration<Shutdown>>,
     key_value: Arc<Integration<KeyValue>>,
@@ -54,16 +58,24 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// The devices of `description`, its disks those of `registry`.
+    /// The devices of `description`, its disks those of `registry`, its network cards plugged into `switches`.
     pub async fn new<H: Host>(
         host: &H,
         registry: Arc<Registry>,
+        switches: &Switches,
         description: &Description,
-    ) -> Result<Arc<Self>, StorageError> {
+    ) -> Result<Arc<Self>, MachineError> {
         let storage = Storage::new(registry, description).await?;
+        let cards = description.networks.iter().enumerate();
+        let networks = cards.map(|(index, card)| {
+            let network = Network::new(host, switches, description, index, card)?;
+            Ok(network as Arc<dyn Device>)
+        });
+        let networks = networks.collect::<Result<_, MachineError>>()?;
         let partition = Arc::new(AtomicU64::new(0));
         let devices = Arc::new(Self {
             storage,
+            networks,
             heartbeat: Integration::new(Heartbeat::default()),
             shutdown: Integration::new(Shutdown::default()),
             key_value: Integration::new(KeyValue::default()),
@@ -90,6 +102,9 @@ impl Devices {
     pub fn put_on<H: Host>(&self, bus: &Bus<H>, partition: PartitionId) -> Result<(), OfferError> {
         self.partition.store(partition.0, Ordering::Relaxed);
         bus.add(self.storage.clone())?;
+        for network in &self.networks {
+            bus.add(network.clone())?;
+        }
         bus.add(self.heartbeat.clone())?;
         bus.add(self.shutdown.clone())?;
         bus.add(self.key_value.clone())?;

@@ -16,6 +16,7 @@ use super::memory::GuestMemory;
 use super::ring::Ring;
 use super::signal::{Changes, Signal, yield_now};
 use crate::disk::Registry;
+use crate::net::Switches;
 use crate::shell::machines::{MachineState as State, Order};
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -30,6 +31,7 @@ use vmbus::protocol::integration::shutdown::Action;
 use vmbus::server::OfferError;
 use vsp::integration::session::NotNow;
 use vsp::integration::shutdown::ShutdownError;
+use vsp::switch::AttachError;
 
 /// Bytes that a console keeps.
 const CONSOLE: usize = 64 << 10;
@@ -72,6 +74,9 @@ pub enum MachineError {
     /// The child could not be made or kept.
     #[error(transparent)]
     Child(#[from] ChildError),
+    /// A network card finds no place at its switch.
+    #[error("a network card cannot be plugged in: {0}")]
+    Network(#[from] AttachError),
     /// A device finds no place on the bus.
     #[error(transparent)]
     Device(#[from] OfferError),
@@ -130,6 +135,7 @@ pub struct Machine<H: Host> {
     host: H,
     files: Arc<dyn Files>,
     disks: Arc<Registry>,
+    switches: Arc<Switches>,
     status: Mutex<Status>,
     /// Changes of state, or of a console.
     pub changes: Changes,
@@ -146,7 +152,13 @@ pub struct Machine<H: Host> {
 
 impl<H: Host> Machine<H> {
     /// A machine that is off. [`serve`](Self::serve) has to run for it to do anything.
-    pub fn new(host: H, files: Arc<dyn Files>, disks: Arc<Registry>, description: Description) -> Arc<Self> {
+    pub fn new(
+        host: H,
+        files: Arc<dyn Files>,
+        disks: Arc<Registry>,
+        switches: Arc<Switches>,
+        description: Description,
+    ) -> Arc<Self> {
         let since = host.now();
         let machine = Self {
             name: description.name.clone(),
@@ -154,6 +166,7 @@ impl<H: Host> Machine<H> {
             host,
             files,
             disks,
+            switches,
             status: Mutex::new(Status {
                 state: State::Off,
                 since,
@@ -363,7 +376,7 @@ impl<H: Host> Machine<H> {
         if let Some(devices) = there {
             return Ok(devices);
         }
-        let devices = Devices::new(&self.host, self.disks.clone(), &self.description).await?;
+        let devices = Devices::new(&self.host, self.disks.clone(), &self.switches, &self.description).await?;
         *self.devices.lock() = Some(devices.clone());
         Ok(devices)
     }

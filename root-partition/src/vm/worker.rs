@@ -8,9 +8,10 @@ use super::devices::{self, Devices};
 use super::host::Host;
 use super::machine::{Files, Machine};
 use crate::disk::Registry;
+use crate::net::Switches;
 use crate::shell::commands::dispatch::closest;
 use crate::shell::machines::{
-    ChannelInfo, MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics,
+    ChannelInfo, MachineEvent, MachineInfo, MachineState, Machines, Order, SwitchInfo, VpStatistics,
 };
 use crate::shell::system::{Pending, SystemError};
 use alloc::boxed::Box;
@@ -26,6 +27,7 @@ use hypercall_api::id::VpIndex;
 use hypercall_api::register::{RegisterName, RegisterValue};
 use hypercall_api::status::HvStatus;
 use spin::Mutex;
+use vsp::network::Wire;
 
 /// Most machines.
 const MOST: usize = 1024;
@@ -41,6 +43,7 @@ pub struct Worker<H: Host> {
     host: H,
     files: Arc<dyn Files>,
     disks: Arc<Registry>,
+    switches: Arc<Switches>,
     /// Reference time from which the logs count.
     start: u64,
     machines: Mutex<BTreeMap<String, Arc<Machine<H>>>>,
@@ -53,6 +56,7 @@ impl<H: Host> Worker<H> {
             host,
             files,
             disks,
+            switches: Arc::default(),
             start,
             machines: Mutex::default(),
         }
@@ -156,6 +160,18 @@ impl<H: Host> Machines for Worker<H> {
         Ok(self.info(&*self.get(name)?))
     }
 
+    fn switches(&self) -> Vec<SwitchInfo> {
+        let info = |(name, wire): (String, Arc<Wire>)| {
+            wire.with(|switch| SwitchInfo {
+                name,
+                kind: switch.kind(),
+                ports: switch.ports().map(|(id, port)| (id, port.clone())).collect(),
+                learned: switch.learned(self.host.now()).count(),
+            })
+        };
+        self.switches.all().into_iter().map(info).collect()
+    }
+
     fn descriptions(&self) -> Vec<String> {
         self.files
             .descriptions()
@@ -208,6 +224,7 @@ impl<H: Host> Machines for Worker<H> {
             self.host.clone(),
             self.files.clone(),
             self.disks.clone(),
+            self.switches.clone(),
             description,
         );
         self.host.spawn(Box::pin(machine.clone().serve()));

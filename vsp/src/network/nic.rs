@@ -335,11 +335,17 @@ impl Nic {
     }
 
     fn agree(&self, queue: &Queue, message_type: MessageType, body: &[u8]) -> Answer {
+        // The bus is asked without the card's lock, as it has locks of its own.
+        let named = nvsp::SharedBuffer::read_from_prefix(body).ok();
+        let shared = match (message_type, named) {
+            (MessageType::SEND_RECEIVE_BUFFER | MessageType::SEND_SEND_BUFFER, Some((named, _))) => {
+                queue.link.gpadl(named.gpadl)
+            }
+            _ => None,
+        };
         let (reply, change) = {
             let mut state = self.state.lock();
-            let (reply, change) = state
-                .setup
-                .receive(message_type, body, |gpadl| queue.link.gpadl(gpadl));
+            let (reply, change) = state.setup.receive(message_type, body, |_| shared);
             if message_type == MessageType::INIT {
                 state.steering = Steering::new();
             }

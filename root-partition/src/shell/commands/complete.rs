@@ -113,6 +113,6 @@ mod tests {
 
     #[test]
     fn an_empty_line_offers_every_first_word() {
-        assert_eq!(complete("").1.len(), 13);
+        assert_eq!(complete("").1.len(), 15);
     }
 }

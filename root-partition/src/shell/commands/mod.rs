@@ -19,6 +19,7 @@
 //! | [`power`] | `poweroff`, `reboot` |
 //! | [`selftest`] | `hv selftest` |
 //! | [`stats`] | `hv stats` |
+//! | [`switch`] | `switch …`, `net …` |
 //! | [`vm`] | `vm …` |
 
 pub mod arguments;
@@ -38,6 +39,7 @@ mod own;
 mod power;
 mod selftest;
 mod stats;
+mod switch;
 mod vm;
 
 use alloc::{string::String, vec::Vec};
@@ -64,6 +66,8 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "iommu faults", "Show what devices tried and were refused",             Now(dma::faults)).json(),
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
+    command("switch",   "list",     "List the virtual switches",                                 Now(switch::list)).json(),
+    command("net",      "list",     "List switches' ports, with what went through each",         Now(switch::ports)).json(),
     command("vm",       "list",     "List the virtual machines and the descriptions",            Now(vm::show::list)).json(),
     command("vm",       "create",   "Make a virtual machine of a description",                   Now(vm::control::create)).arguments(&[vm::DESCRIPTION]).flags(&[vm::control::NAME]).json(),
     command("vm",       "start",    "Start a virtual machine, made first if need be",            Later(vm::control::start)).arguments(&[vm::MACHINE]).flags(&[vm::control::WAIT, vm::control::CONSOLE]).json(),
@@ -111,6 +115,8 @@ pub static NOUNS: &[(&str, &str)] = &[
     ("disk", "disks and partitions"),
     ("dev", "devices"),
     ("root", "the root partition"),
+    ("net", "network cards and the ports that they are in"),
+    ("switch", "virtual switches"),
 ];
 
 /// A row of the table.

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use vmbus::protocol::gpadl::{GpaRange, PAGE};
 use vmbus::ring::channel::Rings;
 use vmbus::ring::memory::BadSize;
+use vsp::buffer::{Buffer, Segment};
 
 /// A list of the guest's pages, mapped in a row as long as somebody has it. The guest may read and write them at any moment.
 pub struct Mapping {
@@ -70,6 +71,14 @@ impl Mapping {
     /// Whole pages.
     pub fn pages(&self) -> usize {
         self.size() / PAGE as usize
+    }
+
+    /// Its bytes as memory of requests, for copies only: a device would not find them in a row.
+    pub fn buffer(self: &Arc<Self>) -> Arc<Buffer> {
+        // SAFETY: all bytes of the row are readable and writable as long as the mapping lives, which is the buffer's owner. Nobody
+        // makes references to them.
+        let segment = unsafe { Segment::new(self.start(), u64::MAX, self.size()) };
+        Arc::new(Buffer::new(alloc::vec![segment], self.clone()))
     }
 
     /// Its pages as the two rings of a channel, of which the one to the guest begins at page `downstream`.

@@ -14,6 +14,7 @@
 //! | [`integration`] | the services that ask the guest's system |
 //! | [`mapping`] | GPADLs in a row |
 //! | [`memory`] | the guest's memory as devices use it, and who does |
+//! | [`network`] | network cards, plugged into the root's switches |
 //! | [`port`] | ports of messages and events |
 //! | [`storage`] | the SCSI controller, over the root's disks |
 //! | [`view`] | what `bus list` shows |
@@ -26,6 +27,7 @@ pub mod host;
 pub mod integration;
 pub mod mapping;
 pub mod memory;
+pub mod network;
 pub mod port;
 pub mod storage;
 pub mod view;

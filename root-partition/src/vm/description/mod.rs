@@ -23,12 +23,22 @@
 //! | `read_only` | the guest cannot write it | `false` |
 //! | `dvd` | it is a medium in a DVD drive, read-only | `false` |
 //!
+//! Each table `[[network]]` is a network card:
+//!
+//! | key | what | default |
+//! |---|---|---|
+//! | `switch` | the switch that it is plugged into; a private one is made where there is none of the name | `"default"` |
+//! | `mac` | its address | one that is made up, always the same |
+//! | `vlan` | the VLAN that it is in, 1 to 4094 | none |
+//!
 //! A table `[enlightenments]` has a switch for each part of the hypervisor's interface that a guest need not be told of
 //! ([`SWITCHES`]), as in `tlb_flush = false`; `hypervisor = false` hides all of it.
 
 mod disk;
+mod network;
 
 pub use disk::DiskDescription;
+pub use network::NetworkDescription;
 
 use super::bus::device::BY_NAME;
 use super::enlightenments::{Enlightenments, SWITCHES};
@@ -68,6 +78,7 @@ const KEYS: &[&str] = &[
     "reserve",
     "devices",
     "disk",
+    "network",
     "triple_fault",
     "enlightenments",
 ];
@@ -99,6 +110,8 @@ pub struct Description {
     pub devices: Vec<String>,
     /// Disks on its SCSI controller, unit 0 first.
     pub disks: Vec<DiskDescription>,
+    /// Its network cards.
+    pub networks: Vec<NetworkDescription>,
     /// What a triple fault leads to.
     pub triple_fault: TripleFault,
     /// Which parts of the hypervisor's interface the guest is told of.
@@ -222,6 +235,7 @@ impl Reader<'_> {
             reserve,
             devices: item("devices").map_or(Ok(Vec::new()), |item| self.devices(&item))?,
             disks: item("disk").map_or(Ok(Vec::new()), |item| self.disks(&item))?,
+            networks: item("network").map_or(Ok(Vec::new()), |item| self.networks(&item))?,
             triple_fault: self.choice(
                 item("triple_fault"),
                 &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],

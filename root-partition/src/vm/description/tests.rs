@@ -27,6 +27,7 @@ fn what_is_not_said_has_a_default() {
             reserve: 0,
             devices: Vec::new(),
             disks: Vec::new(),
+            networks: Vec::new(),
             triple_fault: TripleFault::Crash,
             enlightenments: Enlightenments::ALL,
         }
@@ -95,7 +96,7 @@ fn each_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[floppy]\nsize = 4",
             "vms/web.toml:1: unknown key 'floppy': there are name, processors, memory, kernel, modules, \
-             command_line, console, weight, cap, reserve, devices, disk, triple_fault, enlightenments",
+             command_line, console, weight, cap, reserve, devices, disk, network, triple_fault, enlightenments",
         ),
         (
             "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\ntlb_flsh = true",
@@ -223,5 +224,41 @@ fn disks_that_make_no_sense_are_refused() {
     ] {
         let message_seen = error(&format!("{LEAST}{lines}"));
         assert!(message_seen.ends_with(message), "{message_seen}");
+    }
+}
+
+#[test]
+fn a_network_card_needs_nothing_but_its_table() {
+    let text = "memory = \"1MiB\"\nkernel = \"k\"\n[[network]]\n\
+        [[network]]\nswitch = \"lab\"\nmac = \"02-00-00-00-00-2a\"\nvlan = 7\n";
+    let description = Description::read("x.toml", text.as_bytes()).unwrap();
+    let [plain, full] = description.networks.as_slice() else {
+        panic!("{:?}", description.networks);
+    };
+    assert_eq!(
+        (plain.switch.as_str(), plain.address, plain.vlan),
+        ("default", None, None)
+    );
+    assert_eq!(full.switch, "lab");
+    assert_eq!(full.address.map(|address| address.0), Some([2, 0, 0, 0, 0, 42]));
+    assert_eq!(full.vlan.map(|vlan| vlan.0), Some(7));
+}
+
+#[test]
+fn network_cards_that_make_no_sense_are_refused() {
+    for (table, message) in [
+        ("switch = \"-\"", "switch = \"-\": a name has"),
+        (
+            "mac = \"01:00:00:00:00:01\"",
+            "mac = \"01:00:00:00:00:01\": give a card's address",
+        ),
+        ("mac = \"1\"", "mac = \"1\": give a card's address"),
+        ("vlan = 4095", "vlan = 4095: give a number from 1 to 4094"),
+        ("switsh = \"a\"", "unknown key 'switsh': did you mean 'switch'?"),
+    ] {
+        let text = alloc::format!("memory = \"1MiB\"\nkernel = \"k\"\n[[network]]\n{table}\n");
+        let error = Description::read("x.toml", text.as_bytes()).unwrap_err();
+        assert_eq!(error.line, 4);
+        assert!(error.what.starts_with(message), "{}", error.what);
     }
 }

@@ -31,6 +31,7 @@ pub mod sources;
 pub mod commands {
     pub mod bench;
     pub mod bench_ring;
+    pub mod bench_storage;
     pub mod iso;
     pub mod run;
     pub mod setup;

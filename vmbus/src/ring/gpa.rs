@@ -181,6 +181,12 @@ impl<'a> PageRange<'a> {
         self.byte_offset
     }
 
+    /// The number of page `index`, copied now; `None` behind the last.
+    #[inline]
+    pub fn page(&self, index: u32) -> Option<u64> {
+        (index < self.pages).then(|| self.packet.read_header(self.at + index * 8).ok())?
+    }
+
     /// The numbers of the pages, each copied when it comes up.
     pub fn pages(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         let (packet, at) = (self.packet, self.at);

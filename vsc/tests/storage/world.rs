@@ -45,18 +45,22 @@ impl Doorbell for Bell {
 }
 
 /// The host's end of the bus.
-struct HostLink(Arc<Wires>);
+struct HostLink {
+    wires: Arc<Wires>,
+    /// What keeps the guest's memory: nothing.
+    nobody: Arc<()>,
+}
 
 impl Link for HostLink {
     fn wait(&self) -> impl Future<Output = ()> + Send {
-        std::future::poll_fn(|_| match self.0.host.swap(false, Ordering::Relaxed) {
+        std::future::poll_fn(|_| match self.wires.host.swap(false, Ordering::Relaxed) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
     }
 
     fn signal(&self) {
-        self.0.guest.store(true, Ordering::Relaxed);
+        self.wires.guest.store(true, Ordering::Relaxed);
     }
 
     fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<HostBuffer>> {
@@ -65,8 +69,11 @@ impl Link for HostLink {
             // SAFETY: the guest of these tests names memory of its own, which it keeps until it is answered.
             Some(unsafe { Segment::new(pointer, gpa, length) })
         };
-        let segments: Option<Vec<_>> = pieces.into_iter().map(segment).collect();
-        Some(Arc::new(HostBuffer::new(segments?, Arc::new(()))))
+        let mut segments = Vec::with_capacity(1);
+        for piece in pieces {
+            segments.push(segment(piece)?);
+        }
+        Some(Arc::new(HostBuffer::new(segments, self.nobody.clone())))
     }
 
     fn offer_sub_channels(&self, _: u16) -> u16 {
@@ -92,7 +99,10 @@ impl World {
     pub(crate) fn new<D: Disk + 'static>(provider: &Arc<Provider<D>>) -> Self {
         let (mut world, host) = Self::without_host(RINGS);
         let provider = provider.clone();
-        let link = HostLink(world.wires.clone());
+        let link = HostLink {
+            wires: world.wires.clone(),
+            nobody: Arc::new(()),
+        };
         let host = async move { serve(&provider, Role::Primary, host, &link).await };
         world.host = Rc::new(RefCell::new(Some(Box::pin(host))));
         world

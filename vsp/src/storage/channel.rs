@@ -5,6 +5,7 @@ use super::disk::Disk;
 use super::request::{self, Pages, Step};
 use super::scsi::block::MAX_TRANSFER;
 use crate::buffer::Buffer;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
@@ -15,7 +16,7 @@ use vmbus::protocol::storage::{
     CreateSubChannels, MULTI_CHANNEL, Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION,
     ScsiRequest, SrbStatus, Status, Version,
 };
-use vmbus::ring::gpa::{GpaRanges, RangeError};
+use vmbus::ring::gpa::{GpaRanges, PageRange, RangeError};
 use vmbus::ring::{self, PacketFlags, PacketType, RingError};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -71,7 +72,7 @@ pub async fn serve<D: Disk>(
         let mut taken = 0;
         if session.answers.is_empty() {
             let mut batch = incoming.batch();
-            while running.len() < MAX_OUTSTANDING {
+            while running.len() + session.answers.len() < MAX_OUTSTANDING {
                 let packet = match batch.next() {
                     Ok(Some(packet)) => packet,
                     Ok(None) => break,
@@ -79,7 +80,14 @@ pub async fn serve<D: Disk>(
                 };
                 taken += 1;
                 if let Some((transaction, pending)) = session.take(&packet, link) {
-                    running.push(async move { (transaction, pending.run().await) });
+                    // What needs no waiting is answered without becoming a task.
+                    let mut request = Box::pin(async move { (transaction, pending.run().await) });
+                    match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
+                        Poll::Ready((transaction, answer)) => {
+                            session.answers.push_back((transaction, execute_answer(answer)));
+                        }
+                        Poll::Pending => running.push(request),
+                    }
                 }
             }
             if batch.finish().is_needed() {
@@ -265,44 +273,82 @@ struct Data<'a, L> {
     link: &'a L,
 }
 
-impl<L: Link> Data<'_, L> {
-    /// Pieces of guest memory, a page or less each; an error is a piece that nobody has.
-    fn pieces(&self) -> Result<impl Iterator<Item = (u64, usize)>, RangeError> {
-        let ranges: GpaRanges<'_> = self.packet.gpa_ranges()?;
-        let pieces = ranges.flat_map(|range| {
-            let (range, failed) = match range {
-                Ok(range) => (Some(range), None),
-                Err(_) => (None, Some((u64::MAX, usize::MAX))),
-            };
-            let pages = range.into_iter().flat_map(|range| {
-                let (mut offset, mut left) = (u64::from(range.byte_offset()), range.byte_count() as usize);
-                range.pages().map(move |page| {
-                    let length = left.min((PAGE - offset) as usize);
-                    let gpa = page.checked_mul(PAGE).map_or(u64::MAX, |start| start + offset);
-                    (offset, left) = (0, left - length);
-                    (gpa, length)
-                })
-            });
-            pages.chain(failed)
-        });
-        Ok(pieces)
+/// Pieces of guest memory that a packet names, a page or less each, up to so many bytes; a range that makes no sense is a piece that
+/// nobody has.
+struct Pieces<'a> {
+    ranges: GpaRanges<'a>,
+    range: Option<PageRange<'a>>,
+    /// The next page of the range.
+    page: u32,
+    /// Where in that page the next piece begins.
+    offset: u64,
+    /// Bytes of the range that are left.
+    in_range: usize,
+    /// Bytes that are wanted.
+    left: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(packet: &ring::Packet<'a>, bytes: usize) -> Result<Self, RangeError> {
+        Ok(Self {
+            ranges: packet.gpa_ranges()?,
+            range: None,
+            page: 0,
+            offset: 0,
+            in_range: 0,
+            left: bytes,
+        })
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = (u64, usize);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, usize)> {
+        if self.left == 0 {
+            return None;
+        }
+        loop {
+            if let Some(page) = self.range.and_then(|range| range.page(self.page)) {
+                let length = self.left.min(self.in_range).min((PAGE - self.offset) as usize);
+                let gpa = page
+                    .checked_mul(PAGE)
+                    .map_or(u64::MAX, |start| start + self.offset);
+                (self.page, self.offset) = (self.page + 1, 0);
+                self.in_range -= length;
+                self.left -= length;
+                return Some((gpa, length));
+            }
+            match self.ranges.next()? {
+                Ok(range) => {
+                    (self.page, self.offset) = (0, range.byte_offset().into());
+                    self.in_range = range.byte_count() as usize;
+                    self.range = Some(range);
+                }
+                Err(_) => {
+                    self.left = 0;
+                    return Some((u64::MAX, usize::MAX));
+                }
+            }
+        }
+    }
+}
+
+impl<L> Data<'_, L> {
+    fn pieces(&self, bytes: usize) -> Result<Pieces<'_>, RangeError> {
+        Pieces::new(self.packet, bytes)
     }
 }
 
 impl<L: Link> Pages for Data<'_, L> {
     fn buffer(&self, bytes: usize) -> Option<Arc<Buffer>> {
-        let mut left = bytes;
-        let pieces = self.pieces().ok()?.map_while(|(gpa, length)| {
-            let length = length.min(left);
-            left -= length;
-            (length > 0).then_some((gpa, length))
-        });
-        let buffer = self.link.buffer(pieces)?;
+        let buffer = self.link.buffer(self.pieces(bytes).ok()?)?;
         (buffer.size() == bytes).then_some(buffer)
     }
 
     fn size(&self) -> usize {
-        self.pieces().map_or(0, |pieces| {
+        self.pieces(usize::MAX).map_or(0, |pieces| {
             pieces.fold(0_usize, |sum, (_, length)| sum.saturating_add(length))
         })
     }

@@ -79,12 +79,13 @@ fn work<D: Disk>(controller: &Controller<D>, request: &ScsiRequest) -> Result<Wo
     // All units are of one target. Guests look for others too, and must be told in so many words that there is nothing: Linux
     // takes an inquiry without data for a disk.
     let (luns, unit) = match (request.path, request.target) {
-        (0, 0) => (controller.luns(), controller.unit(request.lun)),
-        _ => (Vec::new(), None),
+        (0, 0) => (Some(controller), controller.unit(request.lun)),
+        _ => (None, None),
     };
+    let luns = || luns.map(Controller::luns).unwrap_or_default();
     match unit {
-        Some(unit) => Ok(scsi::execute(&unit, &cdb, &luns)?),
-        None => scsi::execute_missing(&cdb, &luns).map_err(|_| Refusal::Srb(SrbStatus::INVALID_LUN)),
+        Some(unit) => Ok(scsi::execute(&unit, &cdb, luns)?),
+        None => scsi::execute_missing(&cdb, luns).map_err(|_| Refusal::Srb(SrbStatus::INVALID_LUN)),
     }
 }
 

@@ -102,7 +102,7 @@ fn instructions(who: &str) -> Result<f64> {
 }
 
 /// The number in callgrind's line `==PID== Collected : N`.
-fn collected(report: &str) -> Option<u64> {
+pub(super) fn collected(report: &str) -> Option<u64> {
     let mut lines = report.lines().filter_map(|line| line.split_once("Collected : "));
     lines.next()?.1.trim().parse().ok()
 }

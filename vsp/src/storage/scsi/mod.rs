@@ -81,12 +81,16 @@ pub enum Task {
 }
 
 /// What `unit` does for the command `cdb`; `luns` are the units of its target.
-pub fn execute<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb, luns: &[u8]) -> Result<Work<D>, Sense> {
+pub fn execute<D: Disk>(
+    unit: &LogicalUnit<D>,
+    cdb: &Cdb,
+    luns: impl Fn() -> Vec<u8>,
+) -> Result<Work<D>, Sense> {
     use Operation::*;
     // These tell of a unit whatever has happened to it (SPC-4, 5.14).
     match cdb.operation {
         Inquiry => return inquiry::inquiry(unit, cdb).map(Work::Reply),
-        ReportLuns => return report_luns(cdb, luns).map(Work::Reply),
+        ReportLuns => return report_luns(cdb, &luns()).map(Work::Reply),
         RequestSense => return Ok(Work::Reply(request_sense(unit, cdb))),
         _ => {}
     }
@@ -115,10 +119,10 @@ pub fn execute<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb, luns: &[u8]) -> Result
 }
 
 /// What a missing unit of a target that has others says: only that it is not there (SPC-4, 6.6).
-pub fn execute_missing<D: Disk>(cdb: &Cdb, luns: &[u8]) -> Result<Work<D>, Sense> {
+pub fn execute_missing<D: Disk>(cdb: &Cdb, luns: impl Fn() -> Vec<u8>) -> Result<Work<D>, Sense> {
     match cdb.operation {
         Operation::Inquiry => inquiry::missing(cdb).map(Work::Reply),
-        Operation::ReportLuns => report_luns(cdb, luns).map(Work::Reply),
+        Operation::ReportLuns => report_luns(cdb, &luns()).map(Work::Reply),
         Operation::RequestSense => Ok(Work::Reply(cut(
             Sense::NO_UNIT.encode().to_vec(),
             cdb.byte(4).into(),

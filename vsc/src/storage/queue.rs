@@ -230,7 +230,7 @@ impl Queue {
                 Err(_) => false,
             };
             drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+            wakers.drain(..).for_each(Waker::wake);
             waiting.wake();
             match taken {
                 Ok(Taken { signal, notices }) => {

@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
-use core::task::{Context, Poll};
+use core::task::Poll;
 use futures_util::stream::{FuturesUnordered, Stream};
 use vmbus::protocol::storage::{
     CreateSubChannels, MULTI_CHANNEL, Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION,
@@ -79,7 +79,7 @@ pub async fn serve<D: Disk>(
                     Err(error) => return error,
                 };
                 taken += 1;
-                if let Some((transaction, pending)) = session.take(&packet, link) {
+                if let Some((transaction, mut pending)) = session.take(&packet, link) {
                     // What needs no waiting is answered without becoming a task.
                     let mut request = Box::pin(async move { (transaction, pending.run().await) });
                     match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
@@ -95,13 +95,15 @@ pub async fn serve<D: Disk>(
             }
         }
         // What the disks have done by now is answered in one batch.
-        let mut ended = |cx: &mut Context<'_>| {
-            while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
-                session.answers.push_back((transaction, execute_answer(answer)));
-            }
-            Poll::Ready(())
-        };
-        poll_fn(&mut ended).await;
+        if !running.is_empty() {
+            poll_fn(|cx| {
+                while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
+                    session.answers.push_back((transaction, execute_answer(answer)));
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
         let sent = match session.answer(&mut outgoing, link) {
             Ok(sent) => sent,
             Err(error) => return error,
@@ -114,7 +116,9 @@ pub async fn serve<D: Disk>(
         let mut wait = pin!(link.wait());
         poll_fn(|cx| {
             let mut ready = false;
-            while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
+            while !running.is_empty()
+                && let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx)
+            {
                 session.answers.push_back((transaction, execute_answer(answer)));
                 ready = true;
             }

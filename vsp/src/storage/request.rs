@@ -113,7 +113,7 @@ fn data(
 
 impl<D: Disk> Pending<D> {
     /// Does it, and gives the answer.
-    pub async fn run(self) -> ScsiRequest {
+    pub async fn run(&mut self) -> ScsiRequest {
         let (sector, bytes) = match self.task {
             Task::Read { sector, bytes } | Task::Write { sector, bytes, .. } => (sector, bytes),
             Task::WriteSame { sector, .. } => (sector, self.layout.block as usize),

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`boot`] | user space on one and more processors, what it finds there, the shell on the console |
+//! | [`disk`] | a system on a disk, and what the host asks of it |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
 //! | [`vmbus`] | Debian's bus driver |
 //! | [`world`] | what they share |
@@ -10,6 +11,7 @@
 //! The kernel is fetched when it is first wanted, as the emulator is.
 
 mod boot;
+mod disk;
 mod lifecycle;
 mod vmbus;
 mod world;

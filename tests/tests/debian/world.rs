@@ -1,13 +1,15 @@
 //! A machine whose boot archive has Debian's kernel and descriptions of guests with it.
 
+use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use tests::{Shell, number};
 use xtask::Machine;
-use xtask::guest::debian::{Debian, description};
+use xtask::guest::debian::{Debian, description, disk_description};
 
 /// How long the machine may print nothing: a boot, on a host that is busy with other things.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -15,19 +17,23 @@ const SILENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A shell with Debian guests.
-pub(crate) struct World(Shell);
+pub(crate) struct World {
+    shell: Shell,
+    /// Where the guest's disk is.
+    _folder: TempDir,
+}
 
 impl Deref for World {
     type Target = Shell;
 
     fn deref(&self) -> &Shell {
-        &self.0
+        &self.shell
     }
 }
 
 impl DerefMut for World {
     fn deref_mut(&mut self) -> &mut Shell {
-        &mut self.0
+        &mut self.shell
     }
 }
 
@@ -38,6 +44,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) commands: &'a str,
     /// More of its description.
     pub(crate) more: &'a str,
+    /// Its system is on a disk of its own.
+    pub(crate) on_disk: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -47,6 +55,15 @@ impl<'a> Guest<'a> {
             processors,
             commands,
             more: "",
+            on_disk: false,
+        }
+    }
+
+    /// A guest whose system is on a disk of its own; only one of a machine can be.
+    pub(crate) fn on_disk(name: &'a str, processors: u32, commands: &'a str) -> Self {
+        Self {
+            on_disk: true,
+            ..Self::new(name, processors, commands)
         }
     }
 }
@@ -60,10 +77,23 @@ impl World {
             machine = machine.file(name, bytes);
         }
         for guest in guests {
-            let text = description(guest.processors, guest.commands) + guest.more + "\n";
+            let text = match guest.on_disk {
+                true => disk_description(guest.processors, guest.commands),
+                false => description(guest.processors, guest.commands),
+            };
+            let text = text + guest.more + "\n";
             machine = machine.file(format!("vms/{}.toml", guest.name), text);
         }
-        Shell::boot(&machine).map(Self)
+        let folder = tempfile::tempdir()?;
+        if guests.iter().any(|guest| guest.on_disk) {
+            let disk = folder.path().join("system.img");
+            fs::copy(debian.root_disk()?, &disk)?;
+            machine = machine.second_disk(disk);
+        }
+        Ok(Self {
+            shell: Shell::boot(&machine)?,
+            _folder: folder,
+        })
     }
 
     /// Boots the machine with `guest`, starts it, and has `test` look at it. Where that fails, the error tells all that the
@@ -85,6 +115,9 @@ impl World {
             format!("vm console {name} --dump"),
             format!("vm log {name}"),
             format!("vm stats {name}"),
+            format!("vm show {name}"),
+            "bus list".to_owned(),
+            "root log".to_owned(),
             "vm list".to_owned(),
             "hv log".to_owned(),
         ];

@@ -1,0 +1,67 @@
+//! Debian's own drivers for disks and services: a system on a SCSI disk of the host, which an NVMe disk is behind.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::world::{Guest, World, complaints};
+
+/// Writes a file the first time, and finds it the second.
+const WRITE_AND_REBOOT: &str = "if [ -e /root/sum ]; then \
+    md5sum -c /root/sum; echo year_$((1))=$(date +%Y); echo root_$((1))=$(findmnt -n -o SOURCE,FSTYPE /); \
+    echo devices_$((1))=$(ls /sys/bus/vmbus/devices | wc -l); \
+    else dd if=/dev/urandom of=/root/data bs=64k count=32; md5sum /root/data > /root/sum; sync; reboot; sleep 600; fi";
+
+#[test]
+fn its_system_on_a_disk_outlives_a_reboot_and_knows_the_time() -> Result<()> {
+    World::with(&Guest::on_disk("disk", 2, WRITE_AND_REBOOT), |world| {
+        world.wait("disk", "off")?;
+        let console = world.console_of("disk")?;
+        for mark in ["/root/data: OK", "root_1=/dev/sda ext4"] {
+            ensure!(console.lines().any(|line| line == mark), "'{mark}' is not there");
+        }
+        let number = |name: &str| -> Result<u32> {
+            let line = console.lines().find_map(|line| line.strip_prefix(name));
+            Ok(line.with_context(|| format!("{name} is not there"))?.parse()?)
+        };
+        ensure!(number("year_1=")? >= 2025, "the guest was not told the time");
+        ensure!(number("devices_1=")? >= 5, "devices are missing");
+        ensure!(
+            world.json("vm show disk")?["starts"] == 2,
+            "it has not rebooted once"
+        );
+        ensure!(complaints(&console).is_empty(), "{:#?}", complaints(&console));
+        Ok(())
+    })
+}
+
+#[test]
+fn it_tells_what_it_is_and_ends_when_it_is_asked_to() -> Result<()> {
+    World::with(&Guest::on_disk("polite", 1, "sleep 3000"), |world| {
+        world.until("the guest's daemon has told what it is", |world| {
+            let shown = world.json("vm show polite")?;
+            let told = shown["guest"].as_array().map_or(0, Vec::len);
+            Ok(told > 0 && shown["heartbeat"] == "alive")
+        })?;
+        let shown = world.json("vm show polite")?;
+        let guest = shown["guest"].as_array().cloned().unwrap_or_default();
+        let value = |name: &str| {
+            let mut pairs = guest.iter();
+            pairs
+                .find(|pair| pair["name"] == name)
+                .map(|pair| pair["value"].clone())
+        };
+        let system = value("OSName").context("OSName is not told")?;
+        ensure!(
+            system.as_str().is_some_and(|name| name.contains("Debian")),
+            "{system}"
+        );
+        ensure!(shown["disks"][0]["source"] == "nvme1", "{}", shown["disks"]);
+        world.text("vm stop polite --timeout 600")?;
+        ensure!(world.json("vm show polite")?["state"] == "off");
+        let console = world.console_of("polite")?;
+        ensure!(
+            console.contains("reboot: Power down"),
+            "it was not powered off by itself"
+        );
+        Ok(())
+    })
+}

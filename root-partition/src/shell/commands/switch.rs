@@ -1,7 +1,6 @@
 //! `switch list`, `net list`: switches, and the cards that are plugged into them.
 
 use alloc::format;
-use alloc::string::ToString;
 
 use super::{Invocation, Outcome};
 use crate::shell::output::{Report, Table, Value};
@@ -39,13 +38,18 @@ pub(super) fn list(invocation: &Invocation<'_>) -> Outcome {
 }
 
 pub(super) fn ports(invocation: &Invocation<'_>) -> Outcome {
-    let mut table = Table::new(
-        "ports",
+    let columns = [
+        ("switch", "switch"),
+        ("port", "port"),
+        ("address", "address"),
+        ("vlan", "VLAN"),
+    ];
+    let mut cards = Table::new("ports", &columns);
+    let mut traffic = Table::new(
+        "counters",
         &[
             ("switch", "switch"),
             ("port", "port"),
-            ("address", "address"),
-            ("vlan", "VLAN"),
             ("frames_from", "frames from"),
             ("bytes_from", "from"),
             ("frames_to", "frames to"),
@@ -62,16 +66,15 @@ pub(super) fn ports(invocation: &Invocation<'_>) -> Outcome {
                 VlanMode::Access(vlan) => u64::from(vlan.0),
                 VlanMode::Trunk { native, .. } => native.0.into(),
             };
-            table.row([
+            cards.row([
                 Value::text(&switch.name),
                 Value::Number(id.0.into()),
-                Value::Text(
-                    port.settings
-                        .address
-                        .map(|address| address.to_string())
-                        .unwrap_or_default(),
-                ),
+                Value::optional(port.settings.address),
                 Value::Number(vlan),
+            ]);
+            traffic.row([
+                Value::text(&switch.name),
+                Value::Number(id.0.into()),
                 Value::Number(counters.from_port.frames),
                 Value::Bytes(counters.from_port.bytes),
                 Value::Number(counters.to_port.frames),
@@ -82,5 +85,7 @@ pub(super) fn ports(invocation: &Invocation<'_>) -> Outcome {
             ]);
         }
     }
-    Ok(Report::table(table))
+    let mut report = Report::table(cards);
+    report.push_table(traffic);
+    Ok(report)
 }

@@ -25,6 +25,9 @@ use vsc::bus::Bus;
 use vsc::hal::Hal;
 use zerocopy::FromBytes;
 
+/// Changes a message.
+pub(crate) type Lie = Box<dyn FnMut(&mut Vec<u8>) + Send>;
+
 /// What the guest and the host share.
 pub(crate) struct Shared {
     server: Server,
@@ -48,7 +51,7 @@ pub(crate) struct Shared {
     /// The host does nothing.
     pub(crate) silent: bool,
     /// Changes messages of the host before the guest sees them.
-    pub(crate) lie: Option<Box<dyn FnMut(&mut Vec<u8>) + Send>>,
+    pub(crate) lie: Option<Lie>,
 }
 
 impl Shared {

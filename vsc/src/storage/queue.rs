@@ -201,7 +201,9 @@ impl Queue {
             }
             Err(StorageError::Ring(RingError::Full { needed })) => {
                 state.waiting.add(context.waker());
-                match state.rings.outgoing.request_space(needed) {
+                let room = state.rings.outgoing.request_space(needed);
+                drop(state);
+                match room {
                     // Room came meanwhile, and nobody will say so.
                     Ok(true) => context.waker().wake_by_ref(),
                     Ok(false) => {}

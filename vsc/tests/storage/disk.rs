@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use uuid::Uuid;
 use vsc::block::{BlockDevice, Durability, Geometry};
+use vsc::bus::RingPages;
 use vsc::memory::{Buffer, SharedPage, of_heap};
 use vsc::storage::{Address, Controller, DeviceType, Disk, Sense, StorageError};
 use vsp::buffer::Buffer as HostBuffer;
@@ -187,11 +188,9 @@ fn large_blocks_are_counted_as_such() {
     assert_eq!(bytes(&back)[4096..], bytes(&data));
 }
 
-#[test]
-fn many_requests_at_once_all_end() {
-    let (world, _, _, disk) = with(ram(4096));
-    // More than a queue has slots.
-    let buffers: Vec<_> = (0..600).map(|index| filled(&pattern(index, 512))).collect();
+/// Writes `count` blocks by as many requests at once, and reads them back.
+fn at_once(world: &World, disk: &Disk, count: usize) {
+    let buffers: Vec<_> = (0..count).map(|index| filled(&pattern(index, 512))).collect();
     let mut writes: Vec<_> = buffers
         .iter()
         .enumerate()
@@ -211,11 +210,27 @@ fn many_requests_at_once_all_end() {
             Poll::Pending
         }
     }));
-    let back = Arc::new(of_heap(600 * 512));
+    let back = Arc::new(of_heap(count * 512));
     world.run(disk.read(0, &back)).unwrap();
     for (block, written) in bytes(&back).chunks(512).zip(&buffers) {
         assert_eq!(block, bytes(written));
     }
+}
+
+#[test]
+fn more_requests_than_a_queue_has_slots_all_end() {
+    let (world, _, _, disk) = with(ram(4096));
+    at_once(&world, &disk, 600);
+}
+
+#[test]
+fn more_requests_than_a_ring_holds_all_end() {
+    let provider = Arc::new(Provider::new(0));
+    provider.attach(None, unit(ram(4096))).unwrap();
+    let world = World::with_rings(&provider, RingPages::both(1));
+    let controller = world.connect().unwrap();
+    let disk = world.run(Disk::open(&controller, FIRST)).unwrap();
+    at_once(&world, &disk, 200);
 }
 
 #[test]

@@ -97,7 +97,12 @@ pub(crate) const RINGS: RingPages = RingPages::both(32);
 impl World {
     /// A guest whose host serves `provider`.
     pub(crate) fn new<D: Disk + 'static>(provider: &Arc<Provider<D>>) -> Self {
-        let (mut world, host) = Self::without_host(RINGS);
+        Self::with_rings(provider, RINGS)
+    }
+
+    /// The same, with rings of other sizes.
+    pub(crate) fn with_rings<D: Disk + 'static>(provider: &Arc<Provider<D>>, rings: RingPages) -> Self {
+        let (mut world, host) = Self::without_host(rings);
         let provider = provider.clone();
         let link = HostLink {
             wires: world.wires.clone(),

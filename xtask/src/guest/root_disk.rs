@@ -48,6 +48,7 @@ const BUSYBOX: &[&str] = &[
 const FILES: &[(&str, &str, bool)] = &[
     ("etc/inittab", include_str!("userland/inittab"), false),
     ("etc/rc", include_str!("userland/rc"), true),
+    ("etc/console", include_str!("userland/console"), true),
     ("etc/rc.shutdown", include_str!("userland/rc.shutdown"), true),
     ("etc/profile", include_str!("userland/profile"), false),
     ("etc/hostname", "partita-guest\n", false),
@@ -58,7 +59,7 @@ const FOLDERS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "root", "mnt", "v
 /// Bytes of the disk, most of them a hole.
 const SIZE: &str = "768M";
 /// Raise this when the disk is to be made anew.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// The disk's image, made where there is none; `modules` is the folder of the kernel's modules, which go on it.
 ///

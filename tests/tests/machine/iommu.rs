@@ -59,6 +59,8 @@ fn a_device_reaches_what_it_may_and_nothing_else() -> Result<()> {
 #[test]
 fn a_device_raises_its_own_interrupts_and_no_others() -> Result<()> {
     let mut shell = Shell::boot(&with_edu(machine().cpus(4)))?;
+    // Which waits until the disks' drivers have their interrupts.
+    shell.text("disk list")?;
     let before = number(&shell.json("hv iommu")?, "/interrupts");
     shell.text("hv selftest dma-interrupts")?;
     let faults = shell.json("hv iommu faults")?;
@@ -123,7 +125,7 @@ fn works(device: &str, levels: u64, expected: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-const NO_SNOOP: (&str, &str) = ("ECAP.SC", "past the caches");
+const NO_SNOOP: (&str, &str) = ("ECAP.SC", "past a guest's caches");
 
 #[test]
 fn a_narrow_unit_translates_in_three_levels() -> Result<()> {

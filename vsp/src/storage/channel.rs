@@ -232,6 +232,24 @@ impl<D: Disk> Session<'_, D> {
     /// Sends what is to be sent, as far as there is room, and says how much that was.
     fn answer(&mut self, outgoing: &mut ring::Writer, link: &impl Link) -> Result<u64, RingError> {
         let mut sent = 0;
+        loop {
+            let (more, full) = self.answer_batch(outgoing, link)?;
+            sent += more;
+            match full {
+                // There may be room by now; otherwise the guest signals when there is.
+                Some(needed) if outgoing.request_space(needed)? => {}
+                _ => return Ok(sent),
+            }
+        }
+    }
+
+    /// Sends what fits now: how much that was, and the room that the next answer needs where it did not fit.
+    fn answer_batch(
+        &mut self,
+        outgoing: &mut ring::Writer,
+        link: &impl Link,
+    ) -> Result<(u64, Option<u32>), RingError> {
+        let mut sent = 0;
         let mut batch = outgoing.batch()?;
         let mut full = None;
         while let Some((transaction, answer)) = self.answers.front() {
@@ -257,13 +275,7 @@ impl<D: Disk> Session<'_, D> {
         if batch.commit().is_needed() {
             link.signal();
         }
-        if let Some(needed) = full {
-            // If there is room by now, the guest's next signal or the disks' next answer shows it; waiting costs nothing but time.
-            if outgoing.request_space(needed)? {
-                return self.answer(outgoing, link).map(|more| sent + more);
-            }
-        }
-        Ok(sent)
+        Ok((sent, full))
     }
 }
 

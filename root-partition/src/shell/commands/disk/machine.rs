@@ -6,11 +6,11 @@ use crate::shell::{
     commands::{
         Invocation, Outcome,
         arguments::{Argument, Flag},
+        vm::{machines, name},
     },
-    machines::Machines,
     output::{Report, Value},
     status::Failure,
-    system::{Pending, SystemError},
+    system::Pending,
 };
 use crate::vm::description::DiskDescription;
 
@@ -76,13 +76,4 @@ pub(in super::super) fn detach(invocation: &Invocation<'_>) -> Outcome {
 fn unit(text: &str) -> Result<u8, Failure> {
     text.parse()
         .map_err(|_| Failure::Usage(format!("'{text}' is no number of a disk: give one from 0 to 63")))
-}
-
-fn machines<'a>(invocation: &'a Invocation<'a>) -> Result<&'a dyn Machines, Failure> {
-    let machines = invocation.system.machines();
-    machines.ok_or_else(|| SystemError::new("there can be no virtual machines on this system").into())
-}
-
-fn name<'a>(invocation: &'a Invocation<'a>) -> &'a str {
-    invocation.arguments.word(0).unwrap_or_default()
 }

@@ -62,6 +62,6 @@ pub(super) fn machines<'a>(invocation: &'a Invocation<'a>) -> Result<&'a dyn Mac
 }
 
 /// The machine that was named. Its row requires it.
-fn name<'a>(invocation: &'a Invocation<'a>) -> &'a str {
+pub(super) fn name<'a>(invocation: &'a Invocation<'a>) -> &'a str {
     invocation.arguments.word(0).unwrap_or_default()
 }

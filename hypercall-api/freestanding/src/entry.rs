@@ -12,8 +12,9 @@ use core::arch::global_asm;
 /// `magic` of an image that was started by multiboot2.
 pub const MULTIBOOT2_MAGIC: u32 = 0x36d7_6289;
 
-/// Bytes of stack that the stub gives `image_main`.
-pub const BOOT_STACK_SIZE: usize = 64 * 1024;
+/// Bytes of stack that the stub gives `image_main`: the hypervisor plans its memory on it, which takes some 60 KiB where the
+/// compiler optimizes little. Below it are the page tables: it must not overflow.
+pub const BOOT_STACK_SIZE: usize = 128 * 1024;
 
 global_asm!(
     r#"

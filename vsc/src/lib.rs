@@ -9,6 +9,7 @@
 //! | [`memory`] | memory that is shared with the host |
 //! | [`bus`] | the driver of VMBus: contact, offers, channels |
 //! | [`block`] | what a block device is |
+//! | [`network`] | network cards |
 //! | [`partition`] | GUID partition tables |
 //! | [`checksum`] | CRC-32 |
 //! | [`storage`] | SCSI controllers and their disks |
@@ -25,6 +26,7 @@ pub mod bus;
 pub mod checksum;
 pub mod hal;
 pub mod memory;
+pub mod network;
 pub mod partition;
 pub mod storage;
 pub mod wait;

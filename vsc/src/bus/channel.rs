@@ -3,9 +3,10 @@
 
 use super::{Bus, BusError, Interrupt};
 use crate::hal::Hal;
-use crate::memory::Pages;
+use crate::memory::{Buffer, PAGE, Pages};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::any::Any;
 use hypercall_api::call::GuestCalls;
 use hypercall_api::id::VpIndex;
@@ -14,6 +15,35 @@ use vmbus::protocol::body::OPEN_USER_DATA;
 use vmbus::protocol::id::GpadlId;
 use vmbus::ring::Channel;
 use vmbus::ring::channel::Rings;
+
+/// What a driver needs of its open channel. [`ChannelHandle`] is one; guest systems with a driver of the bus of their own, and tests,
+/// have others.
+pub trait Doorbell: Send + Sync {
+    /// Signals the host.
+    fn ring(&self);
+    /// Keeps `buffers`, which the host may still use, until it has let go of the channel.
+    fn keep(&self, buffers: Vec<Arc<Buffer>>);
+}
+
+impl<T: Doorbell> Doorbell for Arc<T> {
+    fn ring(&self) {
+        T::ring(self);
+    }
+
+    fn keep(&self, buffers: Vec<Arc<Buffer>>) {
+        T::keep(self, buffers);
+    }
+}
+
+impl<H: Hal> Doorbell for ChannelHandle<H> {
+    fn ring(&self) {
+        self.signal();
+    }
+
+    fn keep(&self, buffers: Vec<Arc<Buffer>>) {
+        self.hold(Box::new(buffers));
+    }
+}
 
 /// Sizes of a channel's rings in pages, without the control page of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +103,8 @@ impl<H: Hal> Bus<H> {
             offered,
             gpadl: None,
         };
-        let gpadl = self.ask(|state| state.share(relid, &pages))?;
+        let numbers = pages.numbers();
+        let gpadl = self.ask(|state| state.share(relid, numbers, pages))?;
         handle.gpadl = Some(gpadl);
         self.until(|state| state.created(relid, gpadl)).await?;
         let downstream = downstream as u32;
@@ -103,6 +134,21 @@ impl<H: Hal> ChannelHandle<H> {
         }
     }
 
+    /// Tells the host of `memory`, which consists of whole pages, as memory of this channel's device. It is kept until the host has let go
+    /// of it, which it is asked to when the handle is dropped.
+    pub async fn share(&self, memory: &Arc<Buffer>) -> Result<GpadlId, BusError> {
+        let relid = self.offered.relid;
+        let size = memory.size();
+        let whole = memory.pages(0, size).ok();
+        let whole = whole.filter(|(offset, pages)| *offset == 0 && pages.len() * PAGE == size);
+        let numbers = whole.ok_or(BusError::NotPages(size))?.1.to_vec();
+        let gpadl = self
+            .bus
+            .ask(|state| state.share(relid, numbers, memory.clone()))?;
+        self.bus.until(|state| state.created(relid, gpadl)).await?;
+        Ok(gpadl)
+    }
+
     /// Keeps `memory`, which the host may still use, until it has let go of the channel.
     pub fn hold(&self, memory: Box<dyn Any + Send>) {
         if let Some(gpadl) = self.gpadl {
@@ -124,7 +170,7 @@ impl<H: Hal> Drop for ChannelHandle<H> {
     fn drop(&mut self) {
         let relid = self.offered.relid;
         let _ = self.bus.ask(|state| {
-            state.give_up(relid, self.gpadl);
+            state.give_up(relid);
             Ok(())
         });
     }

@@ -20,7 +20,7 @@ mod channel;
 mod poll;
 mod state;
 
-pub use channel::{ChannelHandle, RingPages};
+pub use channel::{ChannelHandle, Doorbell, RingPages};
 pub use state::Interrupt;
 pub use vmbus::protocol::guid::class;
 
@@ -53,6 +53,9 @@ pub enum BusError {
     /// The guest system has no pages left.
     #[error("there are not enough pages in a row")]
     NoMemory,
+    /// Memory that is to be shared is not made of whole pages.
+    #[error("{0} bytes of memory are no whole pages")]
+    NotPages(usize),
     /// The channel is not offered any more.
     #[error("channel {0} is gone")]
     Gone(Relid),

@@ -46,9 +46,9 @@ struct Known {
 }
 
 /// Pages that the host may use.
-struct List<H: Hal> {
+struct List {
     relid: Relid,
-    _pages: Arc<Pages<H>>,
+    _owner: Arc<dyn Any + Send + Sync>,
     created: Option<Result<(), Status>>,
     /// Other memory that the host may use as long as it has the channel.
     held: Vec<Box<dyn Any + Send>>,
@@ -59,7 +59,7 @@ pub(super) struct State<H: Hal> {
     pub(super) contact: Contact,
     pub(super) offers_delivered: bool,
     channels: BTreeMap<Relid, Known>,
-    lists: BTreeMap<GpadlId, List<H>>,
+    lists: BTreeMap<GpadlId, List>,
     /// Offers and rescinds so far.
     pub(super) changes: u64,
     /// Messages that were not taken yet.
@@ -156,13 +156,18 @@ impl<H: Hal> State<H> {
         Ok(known.offered.clone())
     }
 
-    /// Tells the host of the rings' pages.
-    pub(super) fn share(&mut self, relid: Relid, pages: &Arc<Pages<H>>) -> Result<GpadlId, ClientError> {
-        let range = GpaRange::whole(pages.numbers());
+    /// Tells the host of pages, which are kept with their owner.
+    pub(super) fn share(
+        &mut self,
+        relid: Relid,
+        pages: Vec<u64>,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Result<GpadlId, ClientError> {
+        let range = GpaRange::whole(pages);
         let gpadl = self.with_client(|client, out| client.create_gpadl(relid, &[range], out))?;
         let list = List {
             relid,
-            _pages: pages.clone(),
+            _owner: owner,
             created: None,
             held: Vec::new(),
         };
@@ -228,15 +233,17 @@ impl<H: Hal> State<H> {
         }
     }
 
-    /// Closes a channel and takes its pages back, whatever state both are in.
-    pub(super) fn give_up(&mut self, relid: Relid, gpadl: Option<GpadlId>) {
+    /// Closes a channel and takes all its pages back, whatever state they are in.
+    pub(super) fn give_up(&mut self, relid: Relid) {
         if let Some(known) = self.channels.get_mut(&relid) {
             known.interrupt = None;
             known.taken = false;
         }
         // Errors say that there is nothing to close or to take back.
         let _ = self.with_client(|client, out| client.close(relid, out));
-        if let Some(gpadl) = gpadl {
+        let lists = self.lists.iter().filter(|(_, list)| list.relid == relid);
+        let lists: Vec<_> = lists.map(|(gpadl, _)| *gpadl).collect();
+        for gpadl in lists {
             let _ = self.with_client(|client, out| client.teardown_gpadl(gpadl, out));
             if matches!(self.lists.get(&gpadl), Some(list) if matches!(list.created, Some(Err(_)))) {
                 self.lists.remove(&gpadl);

@@ -5,9 +5,9 @@
 use super::controller::{Address, Controller};
 use super::disk::Disk;
 use super::open::connect;
-use super::queue::{Doorbell, Queue};
+use super::queue::Queue;
 use crate::block::{BlockDevice, Durability};
-use crate::bus::{Interrupt, RingPages};
+use crate::bus::{Doorbell, Interrupt, RingPages};
 use crate::memory::{Buffer, PAGE, SharedPage, of_heap};
 use crate::partition;
 use alloc::boxed::Box;

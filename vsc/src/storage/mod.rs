@@ -30,5 +30,5 @@ pub use controller::{Address, Controller, Found};
 pub use disk::Disk;
 pub use error::StorageError;
 pub use open::{Settings, connect, open};
-pub use queue::{Doorbell, Queue};
+pub use queue::Queue;
 pub use scsi::{DeviceType, Sense};

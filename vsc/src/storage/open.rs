@@ -2,14 +2,13 @@
 
 use super::controller::Controller;
 use super::error::StorageError;
-use super::queue::{Doorbell, Queue};
-use crate::bus::{Bus, ChannelHandle, RingPages};
+use super::queue::Queue;
+use crate::bus::{Bus, RingPages};
 use crate::hal::Hal;
 use crate::memory::{Buffer, PAGE};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
-use alloc::vec::Vec;
 use hypercall_api::id::VpIndex;
 use vmbus::client::OfferedChannel;
 use vmbus::protocol::body::OPEN_USER_DATA;
@@ -55,16 +54,6 @@ struct Agreed {
     max_transfer: u32,
     /// Channels beside the first that may be asked for.
     sub_channels: u16,
-}
-
-impl<H: Hal> Doorbell for ChannelHandle<H> {
-    fn ring(&self) {
-        self.signal();
-    }
-
-    fn keep(&self, buffers: Vec<Arc<Buffer>>) {
-        self.hold(Box::new(buffers));
-    }
 }
 
 /// Opens the controller of an offer of [`class::SCSI`](vmbus::protocol::guid::class::SCSI). Dropped, it is closed.

@@ -1,7 +1,7 @@
 //! One channel: requests that wait for their completions. The host may complete in any order, twice, or what was never asked.
 
 use super::error::StorageError;
-use crate::bus::Interrupt;
+use crate::bus::{Doorbell, Interrupt};
 use crate::memory::Buffer;
 use crate::wait::Waiting;
 use alloc::boxed::Box;
@@ -25,24 +25,6 @@ const SLOTS: u16 = 256;
 const AT_ONCE: usize = 32;
 /// Such rounds of one interrupt, so that a host that completes without end leaves time for others.
 const ROUNDS: usize = 64;
-
-/// What a queue needs of its channel.
-pub trait Doorbell: Send + Sync {
-    /// Signals the host.
-    fn ring(&self);
-    /// Keeps `buffers`, which the host may still use, until it has let go of the channel.
-    fn keep(&self, buffers: Vec<Arc<Buffer>>);
-}
-
-impl<T: Doorbell> Doorbell for Arc<T> {
-    fn ring(&self) {
-        T::ring(self);
-    }
-
-    fn keep(&self, buffers: Vec<Arc<Buffer>>) {
-        T::keep(self, buffers);
-    }
-}
 
 /// What the host says of itself.
 #[derive(Debug)]

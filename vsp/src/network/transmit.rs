@@ -6,9 +6,10 @@ use crate::switch::frame::HEADER_BYTES;
 use vmbus::protocol::network::packet_info::{
     self, Info, InfoType, LargeSend, ReceiveChecksum, SendChecksum, VlanTag,
 };
+pub use vmbus::protocol::network::rndis::packet_header;
 use vmbus::protocol::network::rndis::{self, MessageType};
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros};
 
 /// Bytes of what is beside a packet that are looked at.
 const MAX_INFO: usize = packet_info::MAX_INFOS * size_of::<Info>();
@@ -135,26 +136,4 @@ impl Outgoing {
     pub fn destination(&self) -> Option<Mac> {
         Some(Mac(*self.head.first_chunk()?))
     }
-}
-
-/// The message that carries `frame`, with `infos` beside it, as a driver writes it. For drivers, tests and benchmarks.
-pub fn packet_header(frame_length: usize, infos: &[Info]) -> (rndis::Header, rndis::Packet) {
-    let info_length = size_of_val(infos);
-    let header = rndis::Header {
-        message_type: MessageType::PACKET,
-        length: (rndis::PACKET_HEADER + info_length + frame_length) as u32,
-    };
-    let packet = rndis::Packet {
-        data_offset: (size_of::<rndis::Packet>() + info_length) as u32,
-        data_length: frame_length as u32,
-        info_offset: if infos.is_empty() {
-            0
-        } else {
-            size_of::<rndis::Packet>() as u32
-        },
-        info_length: info_length as u32,
-        ..rndis::Packet::new_zeroed()
-    };
-    debug_assert_eq!(infos.as_bytes().len(), info_length);
-    (header, packet)
 }

@@ -1,7 +1,8 @@
 //! RNDIS: every message is [`Header`] and a body. Offsets inside a message count from the body's begin, the ninth byte.
 
 use super::oid::Oid;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use super::packet_info::Info;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// What a message is. An open set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -234,6 +235,27 @@ pub const PACKET_HEADER: usize = HEADER + size_of::<Packet>();
 pub const PARAMETER_STRING: u32 = 2;
 /// Bytes of a control message at most; longer ones are refused.
 pub const MAX_CONTROL: usize = 1024;
+
+/// What stands before a frame of `frame_length` bytes with `infos` beside it: header and packet; then come `infos`, then the frame.
+#[inline]
+pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
+    let info_length = size_of_val(infos);
+    let header = Header {
+        message_type: MessageType::PACKET,
+        length: (PACKET_HEADER + info_length + frame_length) as u32,
+    };
+    let packet = Packet {
+        data_offset: (size_of::<Packet>() + info_length) as u32,
+        data_length: frame_length as u32,
+        info_offset: match infos {
+            [] => 0,
+            _ => size_of::<Packet>() as u32,
+        },
+        info_length: info_length as u32,
+        ..Packet::new_zeroed()
+    };
+    (header, packet)
+}
 
 /// The value at `offset` (counted from the body's begin) of `length` bytes in a message without its header.
 pub fn value(body: &[u8], offset: u32, length: u32) -> Option<&[u8]> {

@@ -1,0 +1,204 @@
+//! RNDIS packets as the host writes them into the receive buffer. It can change them at any moment: header and values are copied, checked
+//! and used as they were copied; then the frame is.
+
+use crate::memory::Buffer;
+use vmbus::protocol::network::packet_info::{self, Fragment, Info, InfoType, ReceiveChecksum, VlanTag};
+use vmbus::protocol::network::rndis::{self, MessageType};
+use vmbus::ring::gpa::TransferRange;
+use zerocopy::FromBytes;
+
+/// Bytes that are copied first: the header, and what is mostly beside a frame.
+const FIRST: usize = rndis::PACKET_HEADER + 4 * size_of::<Info>();
+/// Bytes of what is beside a frame at most; more is not looked at.
+const MOST_BESIDE: usize = packet_info::MAX_INFOS * size_of::<Info>();
+
+/// A frame that has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Its bytes.
+    pub length: usize,
+    /// Its VLAN tag: priority and VLAN, as in a tagged frame.
+    pub tag: Option<u16>,
+    /// What the host says of its checksums.
+    pub checksum: ReceiveChecksum,
+    /// The hash of its flow.
+    pub hash: Option<u32>,
+}
+
+/// A message is no packet, or says what cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadMessage;
+
+/// Where the frame of a message is, or a piece of one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    /// Its first byte in the receive buffer.
+    pub(super) start: usize,
+    /// What is said of it.
+    pub(super) received: Received,
+    /// Which piece it is; `None` for a whole frame.
+    pub(super) fragment: Option<Fragment>,
+}
+
+/// Reads the message in a range of the receive buffer.
+#[inline]
+pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
+    let (offset, available) = (range.byte_offset as usize, range.byte_count as usize);
+    let mut first = [0; FIRST];
+    let first = first.get_mut(..available.min(FIRST)).ok_or(BadMessage)?;
+    buffer.copy_to(offset, first).map_err(|_| BadMessage)?;
+    let (header, body) = rndis::Header::read_from_prefix(first).map_err(|_| BadMessage)?;
+    let (packet, _) = rndis::Packet::read_from_prefix(body).map_err(|_| BadMessage)?;
+    let length = header.length as usize;
+    if header.message_type != MessageType::PACKET || length > available {
+        return Err(BadMessage);
+    }
+    let inside = |offset: u32, count: u32| {
+        let start = (offset as usize).checked_add(rndis::HEADER)?;
+        let end = start.checked_add(count as usize)?;
+        (start >= rndis::PACKET_HEADER && end <= length).then_some(start..end)
+    };
+    let data = inside(packet.data_offset, packet.data_length).ok_or(BadMessage)?;
+    let mut part = Part {
+        start: offset.checked_add(data.start).ok_or(BadMessage)?,
+        received: Received {
+            length: data.len(),
+            tag: None,
+            checksum: ReceiveChecksum::default(),
+            hash: None,
+        },
+        fragment: None,
+    };
+    // The message lies inside the buffer as a whole, as its frame will be copied from there.
+    if part
+        .start
+        .checked_add(data.len())
+        .is_none_or(|end| end > buffer.size())
+    {
+        return Err(BadMessage);
+    }
+    if packet.info_length != 0 {
+        let beside = inside(packet.info_offset, packet.info_length).ok_or(BadMessage)?;
+        match first.get(beside.clone()) {
+            Some(bytes) => part.read_beside(bytes),
+            None => {
+                let mut bytes = [0; MOST_BESIDE];
+                let bytes = bytes.get_mut(..beside.len().min(MOST_BESIDE)).ok_or(BadMessage)?;
+                buffer
+                    .copy_to(offset + beside.start, bytes)
+                    .map_err(|_| BadMessage)?;
+                part.read_beside(bytes);
+            }
+        }
+    }
+    Ok(part)
+}
+
+impl Part {
+    #[inline]
+    fn read_beside(&mut self, bytes: &[u8]) {
+        for (info_type, value) in packet_info::iter(bytes) {
+            match info_type {
+                InfoType::CHECKSUM => self.received.checksum = ReceiveChecksum(value),
+                InfoType::VLAN => self.received.tag = Some(VlanTag(value).tci()),
+                InfoType::HASH_VALUE => self.received.hash = Some(value),
+                InfoType::FRAGMENT => self.fragment = Some(Fragment(value)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::of_heap;
+    use alloc::vec::Vec;
+    use vmbus::protocol::network::rndis::packet_header;
+    use zerocopy::IntoBytes;
+
+    const RANGE: TransferRange = TransferRange {
+        byte_count: 200,
+        byte_offset: 100,
+    };
+
+    fn message(infos: &[Info]) -> Vec<u8> {
+        let (header, packet) = packet_header(60, infos);
+        [header.as_bytes(), packet.as_bytes(), infos.as_bytes(), &[7; 60]].concat()
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<Part, BadMessage> {
+        let buffer = of_heap(4096);
+        buffer.copy_from(100, bytes).unwrap();
+        read(&buffer, RANGE)
+    }
+
+    #[test]
+    fn a_message_is_read_with_what_is_beside_it() {
+        let infos = [
+            Info::new(InfoType::VLAN, VlanTag::from_tci(0x2005).0),
+            Info::new(InfoType::CHECKSUM, ReceiveChecksum::TCP_SUCCEEDED),
+            Info::new(InfoType::HASH_VALUE, 9),
+            Info::new(InfoType::FRAGMENT, Fragment::new(Fragment::FIRST, 3).0),
+            Info::new(InfoType(77), 1),
+        ];
+        for count in 0..=infos.len() {
+            let part = read_bytes(&message(&infos[..count])).unwrap();
+            let received = Received {
+                length: 60,
+                tag: (count > 0).then_some(0x2005),
+                checksum: ReceiveChecksum(if count > 1 {
+                    ReceiveChecksum::TCP_SUCCEEDED
+                } else {
+                    0
+                }),
+                hash: (count > 2).then_some(9),
+            };
+            assert_eq!(part.received, received);
+            assert_eq!(part.start, 100 + 44 + count * 16);
+            assert_eq!(part.fragment.is_some(), count > 3);
+        }
+    }
+
+    #[test]
+    fn a_message_that_says_what_cannot_be_is_refused() {
+        let infos = [Info::new(InfoType::VLAN, 0)];
+        // Type, length, and offset and length of data and of what is beside it.
+        for (at, value) in [
+            (0, 2_u32),
+            (4, 201),
+            (4, 43),
+            (8, 35),
+            (8, u32::MAX),
+            (12, u32::MAX),
+            (12, 157),
+            (28, 35),
+            (28, u32::MAX),
+            (32, u32::MAX),
+        ] {
+            let mut bytes = message(&infos);
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            assert_eq!(read_bytes(&bytes), Err(BadMessage), "{value} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_range_outside_of_the_buffer_is_refused() {
+        let buffer = of_heap(4096);
+        buffer.copy_from(4096 - 120, &message(&[])).unwrap();
+        for (byte_offset, byte_count) in [
+            (4096 - 104, 300),
+            (4096 - 10, 104),
+            (5000, 104),
+            (u32::MAX, 104),
+            (0, 0),
+            (0, 43),
+        ] {
+            let range = TransferRange {
+                byte_count,
+                byte_offset,
+            };
+            assert_eq!(read(&buffer, range), Err(BadMessage));
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! What a channel's lock guards: its rings, frames on their way, and what waits.
+
+use super::arrived::{self, Received};
+use super::card::Counters;
+use super::error::NetworkError;
+use super::queue::MAX_FRAME;
+use super::requests::{ANSWER, Question, Requests};
+use super::slots::{NO_SLOT, Slots};
+use crate::memory::Buffer;
+use crate::wait::Waiting;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RECEIVE_BUFFER_ID, RndisChannel, Status};
+use vmbus::protocol::network::packet_info::Fragment;
+use vmbus::protocol::network::{ETHERNET_HEADER, rndis};
+use vmbus::ring::gpa::{GpaRange, TransferRange};
+use vmbus::ring::{self, Packet, PacketFlags, PacketType, RingError, WriteBatch};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Packets that are taken at once, so that a host that sends without end leaves time for others.
+const AT_ONCE: usize = 256;
+/// Packets that were taken out of the ring and whose frames nobody has fetched, at most.
+const MAX_PENDING: usize = 4096;
+/// Messages of one packet at most.
+const MAX_RANGES: usize = 1024;
+/// Free bytes of a ring that suffice for a large frame and completions before it.
+const RING_ROOM: u32 = 2048;
+
+/// What all channels of a card share.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    link: AtomicBool,
+    /// How often the host has said something of the link.
+    pub(super) changes: AtomicU32,
+    pub(super) counters: Counters,
+}
+
+impl Line {
+    pub(super) fn has_link(&self) -> bool {
+        self.link.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_link(&self, up: bool) {
+        self.link.store(up, Ordering::Release);
+    }
+}
+
+pub(super) struct State {
+    pub(super) rings: ring::Channel,
+    /// The host does not signal what comes.
+    pub(super) masked: bool,
+    pub(super) slots: Slots,
+    pub(super) receive: Option<ReceiveBuffer>,
+    /// Packets whose frames are to be fetched, the one that is being fetched first.
+    pub(super) arrived: VecDeque<Arrived>,
+    /// Packets that were fetched, and the host was not told.
+    pub(super) owed: Vec<u64>,
+    /// Their parts.
+    pub(super) owed_parts: usize,
+    pub(super) requests: Requests,
+    pub(super) waiting: Waiting,
+    /// Those who wait are to be woken.
+    pub(super) wake: bool,
+    /// Doorbells are put off.
+    pub(super) held: u32,
+    /// The host is to be signalled.
+    pub(super) ring: bool,
+    pub(super) closed: Option<NetworkError>,
+}
+
+/// Where the host puts what comes.
+pub(super) struct ReceiveBuffer {
+    pub(super) buffer: Arc<Buffer>,
+    /// Parts that may be owed.
+    pub(super) most_owed: usize,
+}
+
+/// A packet with frames.
+pub(super) struct Arrived {
+    /// `None` if no completion is wanted.
+    pub(super) transaction: Option<u64>,
+    pub(super) ranges: Ranges,
+    pub(super) parts: usize,
+}
+
+/// Where the messages of a packet are. Mostly there is one, which takes no memory of its own.
+#[derive(Default)]
+pub(super) struct Ranges {
+    pub(super) first: Option<TransferRange>,
+    pub(super) others: VecDeque<TransferRange>,
+}
+
+impl Ranges {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+}
+
+impl Iterator for Ranges {
+    type Item = TransferRange;
+
+    #[inline]
+    fn next(&mut self) -> Option<TransferRange> {
+        self.first.take().or_else(|| self.others.pop_front())
+    }
+}
+
+impl State {
+    pub(super) fn is_writable(&self) -> bool {
+        let free = self.rings.outgoing.free().unwrap_or(0);
+        self.closed.is_none() && self.slots.has_room() && free > RING_ROOM
+    }
+
+    /// Whether the ring has room now, after all; otherwise the host is asked to signal when it has.
+    pub(super) fn room_came(&mut self) -> bool {
+        match self.rings.outgoing.free() {
+            Ok(free) if free > RING_ROOM => false,
+            Ok(_) => self.rings.outgoing.request_space(RING_ROOM) == Ok(true),
+            Err(_) => false,
+        }
+    }
+
+    /// Writes a message of `parts` into a slot, and puts it into the ring.
+    #[inline]
+    pub(super) fn send(&mut self, parts: &[&[u8]], channel: RndisChannel) -> Result<(), NetworkError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        let length = parts.iter().map(|part| part.len()).sum();
+        let (index, place) = match channel {
+            // Hosts look for requests in pages only.
+            RndisChannel::CONTROL => self.slots.find_large(length)?,
+            _ => self.slots.find(length)?,
+        };
+        let mut at = place.offset;
+        for part in parts {
+            place
+                .buffer
+                .copy_from(at, part)
+                .map_err(|_| NetworkError::Protocol)?;
+            at += part.len();
+        }
+        let message = nvsp::message(
+            MessageType::SEND_RNDIS_PACKET,
+            &nvsp::RndisPacket {
+                channel,
+                part: place.part,
+                part_length: if place.part == NO_PART { 0 } else { length as u32 },
+            },
+        );
+        let transaction = self.slots.transaction(index);
+        let pages = match place.part {
+            NO_PART => Some(
+                place
+                    .buffer
+                    .pages(place.offset, length)
+                    .map_err(|_| NetworkError::Protocol)?,
+            ),
+            _ => None,
+        };
+        let range = pages.map(|(offset, pages)| GpaRange {
+            byte_count: length as u32,
+            byte_offset: offset as u32,
+            pages,
+        });
+        let flags = PacketFlags::COMPLETION_REQUESTED;
+        let owed = (&mut self.owed, &mut self.owed_parts);
+        let out = (&mut self.rings.outgoing, &mut self.ring);
+        push(out, owed, transaction, flags, &message, range)?;
+        self.slots.take(index);
+        Ok(())
+    }
+
+    /// Puts a message into the ring, and what is owed before it.
+    pub(super) fn push(
+        &mut self,
+        transaction: u64,
+        flags: PacketFlags,
+        message: &[u8],
+        range: Option<GpaRange<'_>>,
+    ) -> Result<(), NetworkError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        let owed = (&mut self.owed, &mut self.owed_parts);
+        let out = (&mut self.rings.outgoing, &mut self.ring);
+        push(out, owed, transaction, flags, message, range)
+    }
+
+    #[inline]
+    pub(super) fn receive(&mut self, into: &mut [u8], line: &Line) -> Result<Option<Received>, NetworkError> {
+        for _ in 0..AT_ONCE {
+            if let Some(error) = self.closed {
+                return Err(error);
+            }
+            if !self.arrived.is_empty() {
+                if let Some(received) = self.frame(into, line) {
+                    return Ok(Some(received));
+                }
+            } else if !self.next(line) {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next frame of the packet that is being fetched; `None` when it has no more, and is done.
+    #[inline]
+    fn frame(&mut self, into: &mut [u8], line: &Line) -> Option<Received> {
+        let (arrived, receive) = (self.arrived.front_mut()?, self.receive.as_ref()?);
+        let mut joined: Option<Received> = None;
+        let mut found = None;
+        for range in arrived.ranges.by_ref() {
+            let Ok(part) = arrived::read(&receive.buffer, range) else {
+                Counters::count(&line.counters.bad_messages);
+                joined = None;
+                continue;
+            };
+            let (first, last) = match part.fragment {
+                None => (true, true),
+                Some(fragment) => (fragment.has(Fragment::FIRST), fragment.has(Fragment::LAST)),
+            };
+            let before = match (first, joined.take()) {
+                (true, _) => Received {
+                    length: 0,
+                    ..part.received
+                },
+                (false, Some(joined)) => joined,
+                (false, None) => {
+                    Counters::count(&line.counters.bad_messages);
+                    continue;
+                }
+            };
+            let end = before.length + part.received.length;
+            let place = into.get_mut(before.length..end).filter(|_| end <= MAX_FRAME);
+            let copied = place.map(|place| receive.buffer.copy_to(part.start, place));
+            let now = Received {
+                length: end,
+                ..before
+            };
+            match copied {
+                Some(Ok(())) if last && end >= ETHERNET_HEADER => {
+                    found = Some(now);
+                    break;
+                }
+                Some(Ok(())) if !last => joined = Some(now),
+                _ => Counters::count(&line.counters.bad_messages),
+            }
+        }
+        if arrived.ranges.len() == 0 {
+            self.done();
+        }
+        found.inspect(|_| Counters::count(&line.counters.received))
+    }
+
+    /// The packet that is being fetched has no more frames: the host gets its parts back, soon.
+    fn done(&mut self) {
+        let Some(arrived) = self.arrived.pop_front() else {
+            return;
+        };
+        self.owed_parts += arrived.parts;
+        self.owed.extend(arrived.transaction);
+        if self
+            .receive
+            .as_ref()
+            .is_none_or(|receive| self.owed_parts >= receive.most_owed)
+        {
+            self.pay();
+        }
+    }
+
+    /// Tells the host of the packets that were fetched, as far as there is room.
+    fn pay(&mut self) {
+        let owed = (&mut self.owed, &mut self.owed_parts);
+        let paid = self.rings.outgoing.batch().map(|mut batch| {
+            pay(&mut batch, owed);
+            batch.commit()
+        });
+        self.ring |= paid.is_ok_and(|signal| signal.is_needed());
+    }
+
+    /// Takes what has come; frames are left to be fetched. Says whether there may be more.
+    pub(super) fn pump(&mut self, line: &Line) -> bool {
+        (0..AT_ONCE).all(|_| self.next(line))
+    }
+
+    /// Takes the next packet; `false` if there is none.
+    #[inline]
+    fn next(&mut self, line: &Line) -> bool {
+        match self.take(line) {
+            Ok(taken) => taken,
+            Err(error) => {
+                if self.closed.is_none() {
+                    log::warn!("a network channel is given up: {error}");
+                    self.closed = Some(error.into());
+                    self.wake = true;
+                }
+                false
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, line: &Line) -> Result<bool, RingError> {
+        let Self {
+            rings,
+            slots,
+            receive,
+            arrived,
+            owed,
+            requests,
+            wake,
+            masked,
+            ..
+        } = self;
+        let mut batch = rings.incoming.batch();
+        let Some(packet) = batch.next()? else {
+            if core::mem::take(masked) && rings.incoming.unmask() {
+                rings.incoming.mask();
+                *masked = true;
+                return Ok(true);
+            }
+            return Ok(false);
+        };
+        match packet.kind() {
+            PacketType::COMPLETION => {
+                let transaction = packet.transaction();
+                if slots.complete(transaction) {
+                    *wake = true;
+                } else if transaction & NO_SLOT != 0 {
+                    let mut answer = [0; ANSWER];
+                    let length = packet.copy_most(&mut answer);
+                    let answer = answer.get(..length).unwrap_or_default();
+                    *wake |= requests.answered(Question::Nvsp(transaction), answer);
+                }
+            }
+            PacketType::TRANSFER_PAGES => {
+                let completion = packet.wants_completion().then(|| packet.transaction());
+                let ranges = ranges(&packet);
+                match (receive.as_ref(), ranges) {
+                    (Some(receive), Some((RndisChannel::CONTROL, ranges))) => {
+                        for range in ranges {
+                            *wake |= control(&receive.buffer, range, requests, line);
+                        }
+                        owed.extend(completion);
+                    }
+                    (Some(_), Some((_, ranges))) if arrived.len() < MAX_PENDING => {
+                        let parts = ranges.len();
+                        arrived.push_back(Arrived {
+                            transaction: completion,
+                            ranges,
+                            parts,
+                        });
+                        *wake = true;
+                    }
+                    _ => {
+                        Counters::count(&line.counters.bad_messages);
+                        owed.extend(completion);
+                    }
+                }
+            }
+            // A table of channels to send on, or a virtual function: neither is made use of.
+            PacketType::IN_BAND => {}
+            other => log::debug!("the host sends a packet of type {}", other.0),
+        }
+        self.ring |= batch.finish().is_needed();
+        if self.owed.len() >= AT_ONCE {
+            self.pay();
+        }
+        Ok(true)
+    }
+}
+
+/// Puts what is owed and a message into the ring, and notes whether the host is to be signalled.
+#[inline]
+fn push(
+    (outgoing, ring): (&mut ring::Writer, &mut bool),
+    owed: (&mut Vec<u64>, &mut usize),
+    transaction: u64,
+    flags: PacketFlags,
+    message: &[u8],
+    range: Option<GpaRange<'_>>,
+) -> Result<(), NetworkError> {
+    let mut batch = outgoing.batch()?;
+    pay(&mut batch, owed);
+    let pushed = match range {
+        Some(range) => batch.push_gpa_direct(transaction, flags, &[range], message),
+        None => batch.push(PacketType::IN_BAND, transaction, flags, &[message]),
+    };
+    // What was owed is told, even if the message finds no room.
+    *ring |= batch.commit().is_needed();
+    match pushed {
+        Ok(()) => Ok(()),
+        Err(RingError::Full { .. }) => Err(NetworkError::Full),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts what is owed into the ring, as far as there is room.
+#[inline]
+fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
+    if owed.is_empty() {
+        return;
+    }
+    let completion: [u32; 2] = [MessageType::SEND_RNDIS_PACKET_COMPLETE.0, Status::SUCCESS.0];
+    let mut paid = 0;
+    for transaction in owed.iter() {
+        let flags = PacketFlags::empty();
+        let parts: &[&[u8]] = &[completion.as_bytes()];
+        if batch
+            .push(PacketType::COMPLETION, *transaction, flags, parts)
+            .is_err()
+        {
+            break;
+        }
+        paid += 1;
+    }
+    owed.drain(..paid);
+    if owed.is_empty() {
+        *parts = 0;
+    }
+}
+
+/// Which of the two kinds of RNDIS messages a packet holds, and where they are; `None` if it makes no sense.
+#[inline]
+fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
+    let (message_type, body): (MessageType, nvsp::RndisPacket) = (packet.read(0).ok()?, packet.read(4).ok()?);
+    let (set, ranges) = packet.transfer_ranges().ok()?;
+    if message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
+        return None;
+    }
+    let mut ranges = ranges.take(MAX_RANGES).map_while(Result::ok);
+    let ranges = Ranges {
+        first: ranges.next(),
+        others: ranges.collect(),
+    };
+    Some((body.channel, ranges))
+}
+
+/// Takes a control message of the host; says whether somebody waits for it.
+fn control(buffer: &Buffer, range: TransferRange, requests: &mut Requests, line: &Line) -> bool {
+    let mut bytes = [0; rndis::MAX_CONTROL];
+    let length = (range.byte_count as usize).min(bytes.len());
+    let bytes = bytes.get_mut(..length).unwrap_or_default();
+    if buffer.copy_to(range.byte_offset as usize, bytes).is_err() {
+        Counters::count(&line.counters.bad_messages);
+        return false;
+    }
+    let Some((message_type, body)) = rndis::split(bytes) else {
+        Counters::count(&line.counters.bad_messages);
+        return false;
+    };
+    if message_type == rndis::MessageType::INDICATE_STATUS {
+        let status = rndis::IndicateStatus::read_from_prefix(body).map(|(told, _)| told.status);
+        match status {
+            Ok(rndis::Status::MEDIA_CONNECT) => line.set_link(true),
+            Ok(rndis::Status::MEDIA_DISCONNECT) => line.set_link(false),
+            // Another network: whoever has an address asks for it anew, as after a link that went and came.
+            Ok(rndis::Status::NETWORK_CHANGE) => {}
+            _ => return false,
+        }
+        line.changes.fetch_add(1, Ordering::AcqRel);
+        return true;
+    }
+    let number = u32::read_from_prefix(body).map(|(number, _)| number);
+    number.is_ok_and(|number| requests.answered(Question::Rndis(number, message_type), body))
+}

@@ -18,6 +18,7 @@ use crate::shell::session::Session;
 use crate::shell::terminal::Terminal;
 use crate::system::Machine;
 use crate::vm::archive::BootArchive;
+use crate::vm::assignment::Assignments;
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
 use crate::{console, executor, hypervisor, logger, stop, wall_clock};
@@ -96,10 +97,14 @@ extern "C" fn main() -> ! {
     let vps = processor::start::other_processors(system.lp_count);
     let archive = boot_archive(boot);
     let disks = Arc::new(Registry::new(Arc::new(archive), address_space::free_bytes));
+    let space = pci::config::init(&firmware.ecam);
+    let functions = pci::scan::functions(space);
+    let assignments = Assignments::new(Some(space), functions.clone());
+    assignments.publish();
     let machine = MACHINE.call_once(|| Machine {
         vps,
-        worker: Worker::new(RootHost, Arc::new(archive), disks.clone(), entered),
-        pci: pci::scan::functions(pci::config::init(&firmware.ecam)),
+        worker: Worker::new(RootHost, Arc::new(archive), disks.clone(), assignments, entered),
+        pci: functions,
         disks: disks.clone(),
         soft_off: firmware.soft_off,
         targets: Targets {

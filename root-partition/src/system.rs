@@ -2,6 +2,7 @@
 
 use crate::acpi::sleep::SleepType;
 use crate::disk::{self, Registry};
+use crate::drivers::pci::Address;
 use crate::drivers::pci::scan::Identity;
 use crate::hypervisor::{hypercalls, statistics, time};
 use crate::memory::{address_space, heap};
@@ -9,12 +10,14 @@ use crate::selftest::Targets;
 use crate::shell::disks::Disks;
 use crate::shell::machines::Machines;
 use crate::shell::system::{
-    LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
+    AssignedDevice, Devices, LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics,
+    System, SystemError,
 };
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
 use crate::{bench, executor, logger, selftest, stop, wall_clock};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -97,6 +100,7 @@ impl System for Machine {
             device_id: function.device,
             class: function.class,
             driver: disk::start::driver_of(function.address),
+            machine: self.worker.assignments.machine_of(function.address),
         };
         self.pci.iter().map(device).collect()
     }
@@ -167,11 +171,60 @@ impl System for Machine {
         Some(&self.worker)
     }
 
+    fn devices(&self) -> Option<&dyn Devices> {
+        Some(self)
+    }
+
     fn disks(&self) -> Option<&dyn Disks> {
         Some(&self.disks)
     }
 
     fn poll_notice(&self, context: &mut Context<'_>) -> Poll<String> {
         logger::poll_notice(context)
+    }
+}
+
+impl Devices for Machine {
+    fn assign<'a>(
+        &'a self,
+        device: &'a str,
+        machine: &'a str,
+        without_reset: bool,
+    ) -> Pending<'a, Result<AssignedDevice, SystemError>> {
+        Box::pin(async move {
+            let address: Address = device.parse().map_err(SystemError::new)?;
+            self.worker.ensure(machine)?;
+            // The drivers have looked for what is theirs.
+            self.disks.ready().await;
+            let driver = |address| {
+                let devices = self.pci_devices();
+                devices
+                    .into_iter()
+                    .zip(&self.pci)
+                    .find(|(_, function)| function.address == address)
+                    .and_then(|(device, _)| device.driver)
+            };
+            let assignments = &self.worker.assignments;
+            let assigned = assignments.assign(&RootHost, address, machine, driver, without_reset);
+            let assigned = assigned.await.map_err(SystemError::new)?;
+            let requester = Address {
+                segment: address.segment,
+                bus: (assigned.requester >> 8) as u8,
+                slot: assigned.requester as u8,
+            };
+            Ok(AssignedDevice {
+                address: format!("{address}"),
+                requester: format!("{requester}"),
+                reset: assigned.reset.map(|method| format!("{method}")),
+            })
+        })
+    }
+
+    fn release<'a>(&'a self, device: &'a str) -> Pending<'a, Result<(), SystemError>> {
+        Box::pin(async move {
+            let address = device.parse().map_err(SystemError::new)?;
+            let released = self.worker.assignments.release(&RootHost, address);
+            released.await.map_err(SystemError::new)
+        })
     }
 }

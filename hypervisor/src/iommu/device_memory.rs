@@ -7,7 +7,7 @@ use super::unit::UnitError;
 use super::unit_failed;
 use crate::memory::address::{FRAME_SIZE, Frame, Spa};
 use crate::memory::frames::FrameSource;
-use crate::memory::nested::Access;
+use crate::memory::nested::{Access, MemoryType};
 use crate::memory::tables::TableError;
 use crate::partition::Partition;
 use crate::partition::lifecycle::Progress;
@@ -20,13 +20,13 @@ use hypercall_api::status::HvStatus;
 /// Pages or mappings that are seen to in one piece of a long call.
 const PIECE: usize = 64;
 
-/// What devices may do where the partition may do this; `None` for nothing.
+/// What devices may do where the partition may do this; `None` for nothing, as where it is uncached: registers of devices.
 fn dma_access(access: Access) -> Option<DmaAccess> {
     let dma = DmaAccess {
         read: access.read,
         write: access.read && access.write,
     };
-    dma.read.then_some(dma)
+    (dma.read && access.memory_type == MemoryType::WriteBack).then_some(dma)
 }
 
 /// Makes the default domain of a child, which copies its GPA map, a piece a call.

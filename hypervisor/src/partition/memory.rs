@@ -41,6 +41,17 @@ fn root_frame(root: &Partition, page: Gpfn, size: PageSize) -> Result<Frame, HvS
     Ok(Frame::containing(mapping.spa))
 }
 
+/// The page of device registers that `page` of the root's address space is. What is the hypervisor's own, the root has no
+/// mapping of, or none to write.
+fn root_registers(root: &Partition, page: Gpfn) -> Result<Frame, HvStatus> {
+    let gpa = page.base().ok_or(HvStatus::INVALID_PARAMETER)?;
+    let mapping = root.translate(gpa).ok_or(HvStatus::INVALID_PARAMETER)?;
+    if mapping.is_ram() || !mapping.access.write || system::is_hypervisors(mapping.spa) {
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    Ok(Frame::containing(mapping.spa))
+}
+
 /// Runs `work` with the hypervisor's own frames, which the root's page tables come from.
 fn with_frames<R>(work: impl FnOnce(&mut dyn FrameSource) -> R) -> Result<R, HvStatus> {
     let frames = FRAMES.get().ok_or(HvStatus::OPERATION_FAILED)?;
@@ -212,7 +223,8 @@ fn access_of(flags: MapGpaFlags) -> Access {
 }
 
 impl Partition {
-    /// Maps a page (or a large page) of the root's at `target`. Where something is mapped there already, the call is refused.
+    /// Maps a page (or a large page) of the root's at `target`: RAM, or uncached a page of device registers, which its devices
+    /// do not reach. Where something is mapped there already, the call is refused.
     pub fn map_page(
         &self,
         root: &Partition,
@@ -231,7 +243,11 @@ impl Partition {
             .base()
             .filter(|gpa| gpa.is_aligned(size.bytes()))
             .ok_or(HvStatus::INVALID_PARAMETER)?;
-        let first = root_frame(root, source, size)?;
+        let uncached = flags.contains(MapGpaFlags::NOT_CACHED) && !large;
+        let first = root_frame(root, source, size).or_else(|status| match uncached {
+            true => root_registers(root, source),
+            false => Err(status),
+        })?;
         let frame = |page: u64| Frame::containing(Spa(first.start().0 + page * FRAME_SIZE));
         let mut memory = self.memory.lock();
         let memory = memory.as_mut().ok_or(HvStatus::INVALID_PARTITION_STATE)?;
@@ -239,7 +255,12 @@ impl Partition {
             return Err(HvStatus::OPERATION_DENIED);
         }
         for page in 0..pages {
-            if let Err(status) = ownership.map(frame(page)) {
+            // Registers may lie beyond all memory, of which alone account is kept.
+            let held = match ownership.map(frame(page)) {
+                Err(HvStatus::INVALID_PARAMETER) if uncached => Ok(()),
+                held => held,
+            };
+            if let Err(status) = held {
                 (0..page).for_each(|page| ownership.unmap(frame(page)));
                 return Err(status);
             }

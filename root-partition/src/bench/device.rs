@@ -10,6 +10,7 @@ use crate::memory::address_space;
 use crate::processor::instruction::ordered_tsc;
 use crate::processor::local;
 use crate::shell::system::Measurement;
+use crate::vm::assignment;
 use alloc::vec::Vec;
 use core::hint::{black_box, spin_loop};
 use hypercall_api::address::Gpfn;
@@ -36,6 +37,9 @@ fn of(mut samples: Vec<u64>) -> Option<Measurement> {
 fn find_edu() -> Option<Function<'static>> {
     let space = config::machine()?;
     let address = Edu::address(&scan::functions(space))?;
+    if assignment::machine_of(address).is_some() {
+        return None;
+    }
     Some(Function::new(space, address))
 }
 

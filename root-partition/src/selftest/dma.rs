@@ -11,6 +11,7 @@ use crate::hypervisor::hypercalls;
 use crate::interrupt::Interrupt;
 use crate::memory::address_space;
 use crate::processor::local;
+use crate::vm::assignment;
 use crate::vm::pool::with_deposits;
 use crate::vm::root_host::RootHost;
 use alloc::format;
@@ -116,6 +117,11 @@ fn find() -> Result<Result<Edu<'static>, String>, String> {
     let Some(address) = Edu::address(&scan::functions(space)) else {
         return Ok(Err(String::from("there is no edu device to try it with")));
     };
+    if let Some(machine) = assignment::machine_of(address) {
+        return Ok(Err(format!(
+            "the edu device {address} is assigned to '{machine}'"
+        )));
+    }
     Edu::new(Function::new(space, address)).map(Ok)
 }
 

@@ -245,6 +245,7 @@ impl System for FakeSystem {
             device_id,
             class,
             driver: driver.map(str::to_string),
+            machine: None,
         };
         alloc::vec![
             device(0, 0x8086, 0x29c0, [6, 0, 0], None),

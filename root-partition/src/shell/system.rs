@@ -80,6 +80,11 @@ pub trait System: Sync {
         None
     }
 
+    /// Who has which device, where that can be changed.
+    fn devices(&self) -> Option<&dyn Devices> {
+        None
+    }
+
     /// The disks, where there can be any.
     fn disks(&self) -> Option<&dyn Disks> {
         None
@@ -137,6 +142,33 @@ pub struct PciDevice {
     pub class: [u8; 3],
     /// The root's driver that owns it, if any.
     pub driver: Option<String>,
+    /// The virtual machine that it is assigned to, if any.
+    pub machine: Option<String>,
+}
+
+/// Devices that change hands. They go by their addresses, as in `0000:00:03.0`.
+pub trait Devices: Sync {
+    /// Gives a device to a virtual machine, which has it from its next start on; unless `without_reset`, one that can be reset
+    /// only. Returns what there is to tell of it.
+    fn assign<'a>(
+        &'a self,
+        device: &'a str,
+        machine: &'a str,
+        without_reset: bool,
+    ) -> Pending<'a, Result<AssignedDevice, SystemError>>;
+    /// Takes a device back from a virtual machine that does not run.
+    fn release<'a>(&'a self, device: &'a str) -> Pending<'a, Result<(), SystemError>>;
+}
+
+/// A device that was assigned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AssignedDevice {
+    /// Its address.
+    pub address: String,
+    /// The address by which the IOMMU knows it.
+    pub requester: String,
+    /// How it is reset when it changes hands; `None` where it is not.
+    pub reset: Option<String>,
 }
 
 /// The root kernel's own state.

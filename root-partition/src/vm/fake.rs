@@ -9,7 +9,9 @@ use hypercall_api::call::Incomplete;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::RegisterCpuidResult;
-use hypercall_api::interrupt::AssertVirtualInterrupt;
+use hypercall_api::interrupt::{
+    AssertVirtualInterrupt, DeviceId, InterruptEntry, MapDeviceInterrupt, MappedDeviceInterrupt,
+};
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::Message;
 use hypercall_api::partition::PartitionProperty;
@@ -66,6 +68,8 @@ struct World {
     listeners: BTreeMap<u64, Arc<dyn Listener>>,
     messages: BTreeMap<u64, Message>,
     interrupts: Vec<AssertVirtualInterrupt>,
+    /// Devices, and the partitions whose memory they reach.
+    domains: BTreeMap<u64, u64>,
     jobs: Vec<Job>,
 }
 
@@ -124,6 +128,11 @@ impl FakeHost {
             let vp = partition.vps.get_mut(&vp).expect("there is the VP");
             vp.insert(name, value.into());
         });
+    }
+
+    /// The partition whose memory a device reaches.
+    pub(crate) fn domain_of(&self, device: DeviceId) -> Option<u64> {
+        self.world.lock().domains.get(&device.0).copied()
     }
 
     pub(crate) fn interrupts(&self) -> Vec<AssertVirtualInterrupt> {
@@ -436,6 +445,36 @@ impl Host for FakeHost {
             },
             page_info: 0,
             page: Gpfn(page),
+        })
+    }
+
+    fn attach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus> {
+        let mut world = self.world.lock();
+        match world.domains.get(&device.0) {
+            Some(owner) if *owner != partition.0 => Err(HvStatus::INVALID_DEVICE_STATE),
+            _ => {
+                world.domains.insert(device.0, partition.0);
+                Ok(())
+            }
+        }
+    }
+
+    fn detach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus> {
+        let mut world = self.world.lock();
+        if world.domains.get(&device.0) != Some(&partition.0) {
+            return Err(HvStatus::INVALID_DEVICE_STATE);
+        }
+        world.domains.remove(&device.0);
+        Ok(())
+    }
+
+    fn map_device_interrupt(&self, input: &MapDeviceInterrupt) -> Result<MappedDeviceInterrupt, HvStatus> {
+        if self.domain_of(input.device) != Some(input.partition.0) {
+            return Err(HvStatus::OPERATION_DENIED);
+        }
+        Ok(MappedDeviceInterrupt {
+            entry: InterruptEntry::msi(0xfee0_0018, input.vector),
+            extended_status: [0; 5],
         })
     }
 

@@ -14,7 +14,7 @@ use hypercall_api::call::Incomplete;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::RegisterCpuidResult;
-use hypercall_api::interrupt::AssertVirtualInterrupt;
+use hypercall_api::interrupt::{AssertVirtualInterrupt, DeviceId, MapDeviceInterrupt, MappedDeviceInterrupt};
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::Message;
 use hypercall_api::partition::PartitionProperty;
@@ -82,7 +82,7 @@ pub trait Host: BusCalls + Clone + Send + Sync + 'static {
     fn deposit(&self, partition: PartitionId, pages: &[Gpfn]) -> Result<(), Incomplete>;
     /// Takes unused pages back, as many as there are and fit.
     fn withdraw(&self, partition: PartitionId, pages: &mut [Gpfn]) -> Result<usize, HvStatus>;
-    /// Maps pages that one of the two gave as memory of `partition`.
+    /// Maps pages that one of the two gave as memory of `partition`, or, not cached, registers of a device of its own.
     fn map(
         &self,
         partition: PartitionId,
@@ -90,6 +90,13 @@ pub trait Host: BusCalls + Clone + Send + Sync + 'static {
         flags: MapGpaFlags,
         pages: &[Gpfn],
     ) -> Result<(), Incomplete>;
+
+    /// Lets a device reach the memory of `partition`, at its addresses.
+    fn attach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus>;
+    /// Takes a device from `partition`: it reaches nothing, and raises no interrupt.
+    fn detach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus>;
+    /// Gives a device of a partition an interrupt.
+    fn map_device_interrupt(&self, input: &MapDeviceInterrupt) -> Result<MappedDeviceInterrupt, HvStatus>;
 
     /// A new VP, explicitly suspended.
     fn create_vp(&self, partition: PartitionId, vp: VpIndex) -> Result<(), HvStatus>;

@@ -2,6 +2,7 @@
 //! runs. One task serves it: commands come in a queue, from the shell and from the guest, and are done one by one.
 
 use super::acpi;
+use super::assignment::{AssignError, Assignments};
 use super::bus::storage::StorageError;
 use super::child::{Child, ChildError, Event, Owner};
 use super::chipset::SERIAL_PORTS;
@@ -80,6 +81,9 @@ pub enum MachineError {
     /// A device finds no place on the bus.
     #[error(transparent)]
     Device(#[from] OfferError),
+    /// A device of its own is not to be had.
+    #[error(transparent)]
+    Assignment(#[from] AssignError),
     /// A disk cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -136,6 +140,7 @@ pub struct Machine<H: Host> {
     files: Arc<dyn Files>,
     disks: Arc<Registry>,
     switches: Arc<Switches>,
+    assignments: Arc<Assignments>,
     status: Mutex<Status>,
     /// Changes of state, or of a console.
     pub changes: Changes,
@@ -157,6 +162,7 @@ impl<H: Host> Machine<H> {
         files: Arc<dyn Files>,
         disks: Arc<Registry>,
         switches: Arc<Switches>,
+        assignments: Arc<Assignments>,
         description: Description,
     ) -> Arc<Self> {
         let since = host.now();
@@ -167,6 +173,7 @@ impl<H: Host> Machine<H> {
             files,
             disks,
             switches,
+            assignments,
             status: Mutex::new(Status {
                 state: State::Off,
                 since,
@@ -314,6 +321,7 @@ impl<H: Host> Machine<H> {
             (Order::Stop, _) => wrong("only a running machine can be asked to power itself off"),
             (Order::Delete, State::Off | State::Crashed) => {
                 self.end(State::Deleted).await;
+                self.assignments.release_all(&self.host, &self.name).await;
                 Ok(())
             }
             (Order::Delete, _) => wrong("'vm kill' ends it first"),
@@ -345,10 +353,12 @@ impl<H: Host> Machine<H> {
         let killed = || self.kill.load(Ordering::Acquire);
         let child = Child::create(self.host.clone(), &self.description, owner, killed).await?;
         *self.child.lock() = Some(child.clone());
+        let mut command_line = self.description.command_line.clone();
+        command_line += &self.assignments.connect(&self.host, &self.name, child.id).await?;
         let boot = loader::Boot {
             kernel,
             modules: &modules,
-            command_line: &self.description.command_line,
+            command_line: &command_line,
             rsdp: self.place_firmware(&child.memory.lock())?,
         };
         let loaded = loader::load(&boot, &child.memory.lock());
@@ -436,6 +446,11 @@ impl<H: Host> Machine<H> {
         let child = self.child.lock().take();
         if let Some(child) = child {
             self.set_state(State::Stopping);
+            // Its devices are reset when it cannot work with them any more, and leave before its memory does.
+            if let Err(error) = child.set_suspended(true) {
+                self.note(&error.to_string());
+            }
+            self.assignments.disconnect(&self.host, &self.name).await;
             if let Some(status) = child.destroy().await {
                 self.note(&format!("some of its memory is lost: {status}"));
             }

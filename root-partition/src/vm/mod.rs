@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`acpi`] | the tables that tell a guest of its machine |
 //! | [`archive`] | the boot archive's files |
+//! | [`assignment`] | physical devices of machines |
 //! | [`boot_state`] | VP 0's first registers |
 //! | [`child`] | a child partition: created, run, destroyed |
 //! | [`bus`] | VMBus: its server, the devices on it |
@@ -30,6 +31,7 @@
 
 pub mod acpi;
 pub mod archive;
+pub mod assignment;
 pub mod boot_state;
 pub mod bus;
 pub mod child;

@@ -20,13 +20,14 @@ use core::time::Duration;
 use embassy_time::Timer;
 use hypercall_api::access::{TranslateFlags, TranslatedVirtualAddress};
 use hypercall_api::address::{Gpfn, Gva};
-use hypercall_api::call::{GuestCalls, Hypercalls, Incomplete, PartitionCalls, VpCalls};
+use hypercall_api::call::{DeviceCalls, GuestCalls, Hypercalls, Incomplete, PartitionCalls, VpCalls};
 use hypercall_api::code::HypercallCode;
 use hypercall_api::control::HypercallInput;
 use hypercall_api::counter::COUNTERS;
+use hypercall_api::device::{DeviceDomain, DeviceDomainId};
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::RegisterCpuidResult;
-use hypercall_api::interrupt::AssertVirtualInterrupt;
+use hypercall_api::interrupt::{AssertVirtualInterrupt, DeviceId, MapDeviceInterrupt, MappedDeviceInterrupt};
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
 use hypercall_api::partition::{CreatePartition, CreationFlags, PartitionProperty};
@@ -146,8 +147,21 @@ impl Host for RootHost {
         flags: MapGpaFlags,
         pages: &[Gpfn],
     ) -> Result<(), Incomplete> {
-        // SAFETY: the pages are a child's RAM (`GuestMemory`), to which the root makes no references.
+        // SAFETY: the pages are a child's RAM (`GuestMemory`), to which the root makes no references, or registers.
         unsafe { hypercalls().map_gpa_pages(partition, target, flags, pages) }
+    }
+
+    fn attach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus> {
+        let domain = DeviceDomain::new(partition, DeviceDomainId::DEFAULT);
+        hypercalls().attach_device_domain(domain, device)
+    }
+
+    fn detach_device(&self, partition: PartitionId, device: DeviceId) -> Result<(), HvStatus> {
+        hypercalls().detach_device_domain(partition, device)
+    }
+
+    fn map_device_interrupt(&self, input: &MapDeviceInterrupt) -> Result<MappedDeviceInterrupt, HvStatus> {
+        hypercalls().map_device_interrupt(input)
     }
 
     fn create_vp(&self, partition: PartitionId, vp: VpIndex) -> Result<(), HvStatus> {

@@ -1,5 +1,6 @@
 //! The worker over a fake hypervisor.
 
+use super::assignment::Assignments;
 use super::fake::{FakeFiles, FakeHost};
 use super::worker::Worker;
 use crate::disk::Registry;
@@ -30,7 +31,7 @@ fn worker_of(host: FakeHost, files: FakeFiles) -> Worker<FakeHost> {
     let files = Arc::new(files);
     let disks = Arc::new(Registry::new(files.clone(), || 1 << 30));
     disks.set_ready();
-    Worker::new(host, files, disks, 0)
+    Worker::new(host, files, disks, Assignments::new(None, Vec::new()), 0)
 }
 
 /// A worker of the one description `web`.

@@ -1,6 +1,7 @@
 //! All virtual machines, by name: what the shell commands.
 
 use super::archive::description_file;
+use super::assignment::Assignments;
 use super::bus::view;
 use super::child::Child;
 use super::description::{Description, DiskDescription, NAME_RULE, is_name};
@@ -44,6 +45,8 @@ pub struct Worker<H: Host> {
     files: Arc<dyn Files>,
     disks: Arc<Registry>,
     switches: Arc<Switches>,
+    /// Physical devices of machines.
+    pub assignments: Arc<Assignments>,
     /// Reference time from which the logs count.
     start: u64,
     machines: Mutex<BTreeMap<String, Arc<Machine<H>>>>,
@@ -51,12 +54,19 @@ pub struct Worker<H: Host> {
 
 impl<H: Host> Worker<H> {
     /// No machines yet. Logs count from the reference time `start`.
-    pub fn new(host: H, files: Arc<dyn Files>, disks: Arc<Registry>, start: u64) -> Self {
+    pub fn new(
+        host: H,
+        files: Arc<dyn Files>,
+        disks: Arc<Registry>,
+        assignments: Arc<Assignments>,
+        start: u64,
+    ) -> Self {
         Self {
             host,
             files,
             disks,
             switches: Arc::default(),
+            assignments,
             start,
             machines: Mutex::default(),
         }
@@ -81,6 +91,11 @@ impl<H: Host> Worker<H> {
                 None => format!("there is no virtual machine '{name}': 'vm list' shows those that there are"),
             })
         })
+    }
+
+    /// Makes the machine of the description `name`, where there is none of that name.
+    pub fn ensure(&self, name: &str) -> Result<(), SystemError> {
+        self.get_or_create(name).map(drop)
     }
 
     /// The machine; one of the same description is made where there is none.
@@ -225,6 +240,7 @@ impl<H: Host> Machines for Worker<H> {
             self.files.clone(),
             self.disks.clone(),
             self.switches.clone(),
+            self.assignments.clone(),
             description,
         );
         self.host.spawn(Box::pin(machine.clone().serve()));

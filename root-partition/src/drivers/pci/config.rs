@@ -1,7 +1,7 @@
 //! Access to configuration space: memory-mapped where the MCFG says so (PCIe 7.2.2), by ports 0xcf8 and 0xcfc otherwise.
 #![allow(unsafe_code)]
 
-use super::Address;
+use super::{Address, requester};
 use crate::acpi::EcamRange;
 use crate::hypervisor::hypercalls;
 use crate::memory::mmio::Registers;
@@ -120,7 +120,7 @@ impl ConfigSpace for Machine {
 
     fn admit(&self, address: Address) {
         let domain = DeviceDomain::new(PartitionId::SELF, DeviceDomainId::DEFAULT);
-        let device = DeviceId::pci(address.segment, address.rid());
+        let device = DeviceId::pci(address.segment, requester::find(self, address));
         if let Err(status) = hypercalls().attach_device_domain(domain, device) {
             log::warn!("{address} cannot reach memory: {status}");
         }

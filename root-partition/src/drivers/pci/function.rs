@@ -1,7 +1,7 @@
 //! One function: its command register, BARs and capabilities.
 
-use super::Address;
 use super::config::ConfigSpace;
+use super::{Address, requester};
 
 const COMMAND: u16 = 0x04;
 const FIRST_BAR: u16 = 0x10;
@@ -63,11 +63,34 @@ impl<'a> Function<'a> {
     /// message-signalled interrupts.
     pub fn enable(&self) {
         self.space.admit(self.address);
+        self.start_bus_master();
+    }
+
+    /// The same for a function that reaches a virtual machine's memory, not the root's.
+    pub fn start_bus_master(&self) {
         let command = self.read(COMMAND) & COMMAND_MASK;
         self.write(
             COMMAND,
             command | COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_NO_INTX,
         );
+    }
+
+    /// Lets the function answer at its memory BARs.
+    pub fn answer(&self) {
+        let command = self.read(COMMAND) & COMMAND_MASK;
+        self.write(COMMAND, command | COMMAND_MEMORY);
+    }
+
+    /// Has the function do nothing by itself: neither reach memory nor answer, nor raise its interrupt pin.
+    pub fn disable(&self) {
+        let command = self.read(COMMAND) & COMMAND_MASK;
+        let active = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER;
+        self.write(COMMAND, command & !active | COMMAND_NO_INTX);
+    }
+
+    /// The id by which the IOMMU knows the function; see [`requester`](super::requester).
+    pub fn requester(&self) -> u16 {
+        requester::find(self.space, self.address)
     }
 
     /// Keeps the function from reaching memory itself.
@@ -89,6 +112,11 @@ impl<'a> Function<'a> {
         let bar = self.measure(offset, slot);
         self.write(COMMAND, command);
         bar
+    }
+
+    /// Whether the BAR in slot `slot` is one of memory that takes the next slot too.
+    pub fn is_64_bit(&self, slot: u8) -> bool {
+        slot < 5 && self.read(FIRST_BAR + 4 * u16::from(slot)) & 7 == 4
     }
 
     fn measure(&self, offset: u16, slot: u8) -> Option<Bar> {

@@ -44,17 +44,36 @@ pub fn enable(function: &Function<'_>) -> Result<Interrupt, MsiError> {
 /// Gives `function` one interrupt on this processor by MSI.
 pub fn enable_msi(function: &Function<'_>) -> Result<Interrupt, MsiError> {
     let at = function.capability(MSI).ok_or(MsiError::NotSupported)?;
-    let interrupt = Interrupt::message_signalled(function.address.segment, function.address.rid())?;
+    let interrupt = Interrupt::message_signalled(function.address.segment, function.requester())?;
     let (address, data) = interrupt.message();
     write_msi(function, at, address, data);
     Ok(interrupt)
 }
 
-/// Has `function` raise its MSI by `message`, an address and data of the caller's choice.
-pub fn set_message(function: &Function<'_>, (address, data): (u32, u32)) -> Result<(), MsiError> {
-    let at = function.capability(MSI).ok_or(MsiError::NotSupported)?;
-    write_msi(function, at, address, data);
+/// Has `function` raise its MSI, or where it has none entry 0 of its MSI-X table, by `message`, an address and data of the
+/// caller's choice.
+pub fn set_message(function: &Function<'_>, message: (u32, u32)) -> Result<(), MsiError> {
+    if let Some(at) = function.capability(MSI) {
+        write_msi(function, at, message.0, message.1);
+        return Ok(());
+    }
+    let table = Table::find(function)?.ok_or(MsiError::NotSupported)?;
+    table.set_message(0, message);
     Ok(())
+}
+
+/// Whether `function` has message-signalled interrupts.
+pub fn is_supported(function: &Function<'_>) -> bool {
+    function.capability(MSI).or(function.capability(MSI_X)).is_some()
+}
+
+/// Turns message-signalled interrupts off.
+pub fn disable(function: &Function<'_>) {
+    disable_msi(function);
+    if let Some(at) = function.capability(MSI_X) {
+        let control = function.read(at);
+        function.write(at, control & !MSI_X_ENABLE);
+    }
 }
 
 /// Turns MSI off.
@@ -106,7 +125,7 @@ impl<'a> Table<'a> {
             return Err(MsiError::NoSuchEntry(entries - 1));
         }
         let registers = Registers::map(base, size)?;
-        function.enable();
+        function.answer();
         function.write(capability, control | MSI_X_ENABLE | MSI_X_MASK_ALL);
         let table = Self {
             function: *function,
@@ -130,14 +149,17 @@ impl<'a> Table<'a> {
         if entry >= self.entries {
             return Err(MsiError::NoSuchEntry(entry));
         }
-        let address = self.function.address;
-        let interrupt = Interrupt::message_signalled(address.segment, address.rid())?;
-        let (address, data) = interrupt.message();
+        let function = self.function;
+        let interrupt = Interrupt::message_signalled(function.address.segment, function.requester())?;
+        self.set_message(entry, interrupt.message());
+        Ok(interrupt)
+    }
+
+    fn set_message(&self, entry: u16, (address, data): (u32, u32)) {
         self.write(entry, 0, address);
         self.write(entry, 1, 0);
         self.write(entry, 2, data);
         self.write(entry, 3, 0);
-        Ok(interrupt)
     }
 
     /// Turns MSI-X off for the whole function.

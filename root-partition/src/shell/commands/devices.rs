@@ -1,9 +1,78 @@
-//! `dev list`: the PCI functions.
+//! `dev list`: the PCI functions. `dev assign`, `dev release`: which virtual machine has one.
 
-use alloc::format;
+use alloc::{boxed::Box, format, string::String};
 
-use super::{Invocation, Outcome};
+use super::arguments::{Argument, Flag};
+use super::{Invocation, Outcome, dma};
 use crate::shell::output::{Report, Table, Value};
+use crate::shell::system::{Devices, PciDevice, Pending, System, SystemError};
+
+pub(super) const DEVICE: Argument = Argument {
+    name: "DEVICE",
+    help: "Its address, as 'dev list' shows it",
+    required: true,
+    repeated: false,
+    values: Some(|system| system.pci_devices().iter().map(address).collect()),
+};
+
+pub(super) const NO_RESET: Flag = Flag {
+    name: "--no-reset",
+    value: None,
+    help: "Give it away though it cannot be reset, with what its last user has left in it",
+};
+
+fn address(device: &PciDevice) -> String {
+    format!(
+        "{:04x}:{:02x}:{:02x}.{}",
+        device.segment, device.bus, device.device, device.function
+    )
+}
+
+fn devices(system: &dyn System) -> Result<&dyn Devices, SystemError> {
+    let devices = system.devices();
+    devices.ok_or_else(|| SystemError::new("devices cannot be assigned on this system"))
+}
+
+pub(super) fn assign<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let word = |index| invocation.arguments.word(index).unwrap_or_default();
+        let (device, machine) = (word(0), word(1));
+        let devices = devices(invocation.system)?;
+        let iommu = invocation.system.iommu()?;
+        if let Some(lacking) = dma::forbids_assignment(&invocation.system.information()?, &iommu) {
+            let why = format!("no device can be assigned on this machine: it lacks {lacking}");
+            return Err(SystemError(why).into());
+        }
+        if let Some(reason) = dma::is_reserved(&iommu, device) {
+            return Err(SystemError(reason).into());
+        }
+        let without_reset = invocation.arguments.flag(NO_RESET.name);
+        let assigned = devices.assign(device, machine, without_reset).await?;
+        let mut report = Report::new();
+        report.push_fields(
+            "",
+            [
+                ("device", "device", Value::Text(assigned.address)),
+                ("machine", "machine", Value::Text(String::from(machine))),
+                (
+                    "requester",
+                    "known to the IOMMU as",
+                    Value::Text(assigned.requester),
+                ),
+                ("reset", "reset by", Value::optional(assigned.reset)),
+            ],
+        );
+        Ok(report)
+    })
+}
+
+pub(super) fn release<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let device = invocation.arguments.word(0).unwrap_or_default();
+        devices(invocation.system)?.release(device).await?;
+        Ok(Report::new())
+    })
+}
 
 pub(super) fn list(invocation: &Invocation<'_>) -> Outcome {
     let mut table = Table::new(
@@ -16,21 +85,20 @@ pub(super) fn list(invocation: &Invocation<'_>) -> Outcome {
             ("device_id", ""),
             ("", "id"),
             ("driver", "driver"),
+            ("machine", "machine"),
         ],
     );
     for device in invocation.system.pci_devices() {
         let [base, sub, interface] = device.class;
         table.row([
-            Value::Text(format!(
-                "{:04x}:{:02x}:{:02x}.{}",
-                device.segment, device.bus, device.device, device.function
-            )),
+            Value::Text(address(&device)),
             Value::text(class_name(device.class)),
             Value::Text(format!("{base:02x}{sub:02x}{interface:02x}")),
             Value::Text(format!("{:04x}", device.vendor_id)),
             Value::Text(format!("{:04x}", device.device_id)),
             Value::Text(format!("{:04x}:{:04x}", device.vendor_id, device.device_id)),
             Value::optional(device.driver),
+            Value::optional(device.machine),
         ]);
     }
     Ok(Report::table(table))

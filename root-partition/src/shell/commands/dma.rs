@@ -72,14 +72,40 @@ fn missing(system: &SystemInfo, state: &IommuState) -> Vec<(String, &'static str
         .collect()
 }
 
+/// What keeps every device from being assigned, if anything is missing for it.
+pub(super) fn forbids_assignment(system: &SystemInfo, state: &IommuState) -> Option<String> {
+    let has = |wanted| flag(state, wanted);
+    if has(IommuFlags::TRANSLATES) && has(IommuFlags::REMAPS_INTERRUPTS) {
+        return None;
+    }
+    missing(system, state).into_iter().next().map(|(what, _)| what)
+}
+
+/// Why a device cannot be assigned, if firmware has reserved memory for it.
+pub(super) fn is_reserved(state: &IommuState, device: &str) -> Option<String> {
+    let known = (state.device_count as usize).min(MAX_DMA_DEVICES);
+    let mut reserved = state.devices[..known]
+        .iter()
+        .filter(|device| device.state == DmaDeviceState::RESERVED)
+        .map(|device| function(device.segment, device.rid));
+    let name = reserved.find(|name| name.ends_with(device) && !device.is_empty())?;
+    Some(format!(
+        "{name} cannot be assigned: firmware has reserved memory for it (RMRR), which it may use at any time"
+    ))
+}
+
 /// A PCI function as `dev list` writes it.
-fn address(segment: u16, rid: u16) -> Value {
-    Value::Text(format!(
+fn function(segment: u16, rid: u16) -> String {
+    format!(
         "{segment:04x}:{:02x}:{:02x}.{}",
         rid >> 8,
         rid >> 3 & 0x1f,
         rid & 7
-    ))
+    )
+}
+
+fn address(segment: u16, rid: u16) -> Value {
+    Value::Text(function(segment, rid))
 }
 
 const fn standing(state: DmaDeviceState) -> &'static str {

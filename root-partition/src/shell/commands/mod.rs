@@ -7,7 +7,7 @@
 //! | [`bus`] | `bus list` |
 //! | [`check`] | `hv check` |
 //! | [`complete`] | Tab |
-//! | [`devices`] | `dev list` |
+//! | [`devices`] | `dev …` |
 //! | [`disk`] | `disk …` |
 //! | [`dispatch`] | a line to a row; suggestions |
 //! | [`dma`] | `hv iommu`, `hv iommu faults` |
@@ -96,6 +96,8 @@ pub static COMMANDS: &[Command] = &[
     command("disk",     "detach",   "Take a disk away from a running virtual machine",          Now(disk::machine::detach)).arguments(&[vm::MACHINE, disk::machine::UNIT]),
     command("disk",     "bench",    "Measure what reading 4 KiB costs",                         Later(disk::measure::run)).arguments(&[disk::DISK]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
+    command("dev",      "assign",   "Give a device to a virtual machine, from its next start on", Later(devices::assign)).arguments(&[devices::DEVICE, vm::MACHINE]).flags(&[devices::NO_RESET]).json(),
+    command("dev",      "release",  "Take a device back from a virtual machine that is off",    Later(devices::release)).arguments(&[devices::DEVICE]),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
     command("version",  "",         "Show the version",                                         Now(info::version)).json(),

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`assignment`] | physical devices of machines |
 //! | [`bus`] | VMBus: a channel, and its end |
 //! | [`crashes`] | guests that end in every way, and who is not harmed |
 //! | [`figures`] | what a child's exits and its start cost, in instructions |
@@ -11,6 +12,7 @@
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
 //! | [`world`] | what they share |
 
+mod assignment;
 mod bus;
 mod crashes;
 mod figures;

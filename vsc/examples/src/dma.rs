@@ -30,14 +30,14 @@ const IDENTITY: u32 = 0xed;
 const LINE: u64 = 10;
 
 mod register {
-    pub const IDENTIFICATION: usize = 0x00;
-    pub const INTERRUPT_STATUS: usize = 0x24;
-    pub const RAISE: usize = 0x60;
-    pub const ACKNOWLEDGE: usize = 0x64;
-    pub const SOURCE: usize = 0x80;
-    pub const DESTINATION: usize = 0x88;
-    pub const COUNT: usize = 0x90;
-    pub const COMMAND: usize = 0x98;
+    pub(super) const IDENTIFICATION: usize = 0x00;
+    pub(super) const INTERRUPT_STATUS: usize = 0x24;
+    pub(super) const RAISE: usize = 0x60;
+    pub(super) const ACKNOWLEDGE: usize = 0x64;
+    pub(super) const SOURCE: usize = 0x80;
+    pub(super) const DESTINATION: usize = 0x88;
+    pub(super) const COUNT: usize = 0x90;
+    pub(super) const COMMAND: usize = 0x98;
 }
 
 /// Bits of the command: begin, from the device to memory, raise an interrupt at the end.

@@ -17,10 +17,10 @@ const BRIDGE: &str = "0000:02:00.0";
 fn devices(machine: Machine) -> Machine {
     let devices = [
         "edu,bus=pcie.0,addr=3",
-        "pcie-root-port,id=port,bus=pcie.0,addr=5,chassis=1",
-        "edu,bus=port",
-        "pcie-pci-bridge,id=bridge,bus=pcie.0,addr=6",
-        "edu,bus=bridge,addr=1",
+        "pcie-root-port,id=express,bus=pcie.0,addr=5,chassis=1",
+        "edu,bus=express",
+        "pcie-pci-bridge,id=conventional,bus=pcie.0,addr=6",
+        "edu,bus=conventional,addr=1",
     ];
     devices.into_iter().fold(machine, |machine, device| {
         machine.qemu_arg("-device").qemu_arg(device)
@@ -34,7 +34,7 @@ fn dma(words: &str) -> String {
 
 impl World {
     /// A command is refused, in these words.
-    fn refused(&mut self, line: &str, words: &str) -> Result<()> {
+    fn is_refused(&mut self, line: &str, words: &str) -> Result<()> {
         let reply = self.run(line)?;
         ensure!(
             reply.status != 0 && reply.text.contains(words),
@@ -69,17 +69,17 @@ impl World {
 #[test]
 fn a_guest_has_its_device_until_it_is_taken_back() -> Result<()> {
     let mut world = World::boot(devices(machine()), &[("loop", dma("forever"))])?;
-    world.refused("dev assign 0000:00:01.0 dma", "driver 'nvme'")?;
-    world.refused("dev assign 0000:00:05.0 dma", "is a bridge")?;
-    world.refused("dev assign 0000:00:09.0 dma", "there is no device")?;
-    world.refused(
+    world.is_refused("dev assign 0000:00:01.0 dma", "driver 'nvme'")?;
+    world.is_refused("dev assign 0000:00:05.0 dma", "is a bridge")?;
+    world.is_refused("dev assign 0000:00:09.0 dma", "there is no device")?;
+    world.is_refused(
         &format!("dev assign {BEHIND_PORT} nobody"),
         "there is no virtual machine",
     )?;
-    world.refused(&format!("dev assign {PLAIN} dma"), "--no-reset")?;
+    world.is_refused(&format!("dev assign {PLAIN} dma"), "--no-reset")?;
     let assigned = world.json(&format!("dev assign {BEHIND_PORT} dma"))?;
     assert_eq!(assigned["reset"], "secondary bus reset by 0000:00:05.0");
-    world.refused(&format!("dev assign {BEHIND_PORT} loop"), "is assigned to 'dma'")?;
+    world.is_refused(&format!("dev assign {BEHIND_PORT} loop"), "is assigned to 'dma'")?;
     world.text("vm start dma --wait")?;
     let said = world.console_of("dma")?;
     for line in [
@@ -94,7 +94,7 @@ fn a_guest_has_its_device_until_it_is_taken_back() -> Result<()> {
     assert_eq!(world.standing(BEHIND_PORT)?.0, "blocked");
     assert_eq!(world.machine_of(BEHIND_PORT)?, "dma");
     world.text(&format!("dev release {BEHIND_PORT}"))?;
-    world.refused(&format!("dev release {BEHIND_PORT}"), "is not assigned")?;
+    world.is_refused(&format!("dev release {BEHIND_PORT}"), "is not assigned")?;
     // The other one, to a machine that does not end by itself.
     let assigned = world.json(&format!("dev assign {BEHIND_BRIDGE} loop"))?;
     assert_eq!(assigned["requester"], BRIDGE);
@@ -104,7 +104,7 @@ fn a_guest_has_its_device_until_it_is_taken_back() -> Result<()> {
         let (state, partition) = world.standing(BRIDGE)?;
         assert_eq!(state, "attached");
         assert_ne!(partition, "0x1");
-        world.refused(&format!("dev release {BEHIND_BRIDGE}"), "'loop' runs with")?;
+        world.is_refused(&format!("dev release {BEHIND_BRIDGE}"), "'loop' runs with")?;
         world.text("vm kill loop")?;
         assert_eq!(world.standing(BRIDGE)?, ("blocked".into(), "0x1".into()));
     }

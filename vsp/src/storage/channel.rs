@@ -2,6 +2,7 @@
 
 use super::controller::Controller;
 use super::disk::Disk;
+use super::epoch::{Ending, Epoch};
 use super::request::{self, Pages, Step};
 use super::scsi::block::MAX_TRANSFER;
 use crate::buffer::Buffer;
@@ -9,8 +10,8 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
-use core::pin::pin;
-use core::task::Poll;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
 use futures_util::stream::{FuturesUnordered, Stream};
 use vmbus::protocol::storage::{
     CreateSubChannels, MULTI_CHANNEL, Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION,
@@ -61,6 +62,7 @@ pub async fn serve<D: Disk>(
         version: (role == Role::SubChannel).then_some(Version::V6_2),
         initialized: false,
         answers: VecDeque::new(),
+        reset: None,
     };
     let ring::Channel {
         mut outgoing,
@@ -70,22 +72,22 @@ pub async fn serve<D: Disk>(
     loop {
         incoming.mask();
         let mut taken = 0;
-        if session.answers.is_empty() {
+        if session.answers.is_empty() && session.reset.is_none() {
+            let epoch = controller.epoch();
             let mut batch = incoming.batch();
-            while running.len() + session.answers.len() < MAX_OUTSTANDING {
+            // What is behind a reset waits until that is done.
+            while running.len() + session.answers.len() < MAX_OUTSTANDING && session.reset.is_none() {
                 let packet = match batch.next() {
                     Ok(Some(packet)) => packet,
                     Ok(None) => break,
                     Err(error) => return error,
                 };
                 taken += 1;
-                if let Some((transaction, mut pending)) = session.take(&packet, link) {
+                if let Some((reply, mut pending)) = session.take(&packet, &epoch, link) {
                     // What needs no waiting is answered without becoming a task.
-                    let mut request = Box::pin(async move { (transaction, pending.run().await) });
+                    let mut request = Box::pin(async move { (reply, pending.run().await) });
                     match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
-                        Poll::Ready((transaction, answer)) => {
-                            session.answers.push_back((transaction, execute_answer(answer)));
-                        }
+                        Poll::Ready((reply, answer)) => session.finish(reply, answer),
                         Poll::Pending => running.push(request),
                     }
                 }
@@ -97,31 +99,34 @@ pub async fn serve<D: Disk>(
         // What the disks have done by now is answered in one batch.
         if !running.is_empty() {
             poll_fn(|cx| {
-                while let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx) {
-                    session.answers.push_back((transaction, execute_answer(answer)));
+                while let Poll::Ready(Some((reply, answer))) = pin!(&mut running).poll_next(cx) {
+                    session.finish(reply, answer);
                 }
                 Poll::Ready(())
             })
             .await;
         }
+        poll_fn(|cx| Poll::Ready(session.poll_reset(cx))).await;
         let sent = match session.answer(&mut outgoing, link) {
             Ok(sent) => sent,
             Err(error) => return error,
         };
         link.count(taken, sent);
         let has_room = session.answers.is_empty();
-        if incoming.unmask() && has_room && running.len() < MAX_OUTSTANDING {
+        let takes = has_room && session.reset.is_none() && running.len() < MAX_OUTSTANDING;
+        if incoming.unmask() && takes {
             continue;
         }
         let mut wait = pin!(link.wait());
         poll_fn(|cx| {
             let mut ready = false;
             while !running.is_empty()
-                && let Poll::Ready(Some((transaction, answer))) = pin!(&mut running).poll_next(cx)
+                && let Poll::Ready(Some((reply, answer))) = pin!(&mut running).poll_next(cx)
             {
-                session.answers.push_back((transaction, execute_answer(answer)));
+                session.finish(reply, answer);
                 ready = true;
             }
+            ready |= session.poll_reset(cx);
             if role == Role::Primary {
                 controller.register(cx.waker());
                 ready |= controller.has_changed() && has_room && session.initialized;
@@ -146,30 +151,78 @@ struct Session<'a, D> {
     initialized: bool,
     /// Answers that have not gone yet, with their transactions.
     answers: VecDeque<(u64, Packet)>,
+    /// A reset that waits for the requests before it, and where its answer goes.
+    reset: Option<(Reply, Ending)>,
+}
+
+/// Where the answer to a packet goes.
+#[derive(Clone, Copy)]
+enum Reply {
+    /// To nobody: the guest did not ask for one.
+    Unwanted,
+    /// To this transaction.
+    To(u64),
 }
 
 impl<D: Disk> Session<'_, D> {
     /// Takes a packet: answers it, or returns what a disk has to do first.
-    fn take(&mut self, packet: &ring::Packet<'_>, link: &impl Link) -> Option<(u64, request::Pending<D>)> {
+    fn take(
+        &mut self,
+        packet: &ring::Packet<'_>,
+        epoch: &Arc<Epoch>,
+        link: &impl Link,
+    ) -> Option<(Reply, request::Pending<D>)> {
         if !matches!(packet.kind(), PacketType::IN_BAND | PacketType::GPA_DIRECT) {
             return None;
         }
         let mut message = Packet::new_zeroed();
         packet.copy_most(message.as_mut_bytes());
-        let wanted = packet.wants_completion() || message.flags & REQUEST_COMPLETION != 0;
-        if message.operation == Operation::EXECUTE_SRB && self.version.is_some() {
-            let data = Data { packet, link };
-            match request::begin(self.controller, message.body(), &data) {
-                Step::Wait(pending) => return Some((packet.transaction(), pending)),
-                Step::Done(answer) => message = execute_answer(answer),
+        let reply = match packet.wants_completion() || message.flags & REQUEST_COMPLETION != 0 {
+            true => Reply::To(packet.transaction()),
+            false => Reply::Unwanted,
+        };
+        match message.operation {
+            Operation::EXECUTE_SRB if self.version.is_some() => {
+                let data = Data { packet, link };
+                match request::begin(self.controller, message.body(), &data, epoch) {
+                    Step::Wait(pending) => return Some((reply, pending)),
+                    Step::Done(answer) => self.finish(reply, answer),
+                }
             }
-        } else {
-            message = self.control(message, link);
-        }
-        if wanted {
-            self.answers.push_back((packet.transaction(), message));
+            Operation::RESET_BUS | Operation::RESET_ADAPTER | Operation::RESET_LUN => {
+                self.reset = Some((reply, self.controller.reset()));
+            }
+            _ => {
+                let answer = self.control(message, link);
+                self.push(reply, answer);
+            }
         }
         None
+    }
+
+    /// A request has ended.
+    fn finish(&mut self, reply: Reply, answer: ScsiRequest) {
+        self.push(reply, Packet::new(Operation::COMPLETE_IO, 0, &answer));
+    }
+
+    fn push(&mut self, reply: Reply, answer: Packet) {
+        if let Reply::To(transaction) = reply {
+            self.answers.push_back((transaction, answer));
+        }
+    }
+
+    /// Answers a reset once nothing that came before it, on any channel, is under way. Returns whether it is done now.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((reply, ending)) = &mut self.reset else {
+            return false;
+        };
+        if Pin::new(ending).poll(cx).is_pending() {
+            return false;
+        }
+        let reply = *reply;
+        self.reset = None;
+        self.push(reply, Packet::new(Operation::COMPLETE_IO, 0, &[0_u8; 4]));
+        true
     }
 
     /// Everything but requests.
@@ -178,7 +231,6 @@ impl<D: Disk> Session<'_, D> {
         answer.operation = Operation::COMPLETE_IO;
         answer.status = Status::SUCCESS;
         match (message.operation, self.role) {
-            (Operation::RESET_BUS | Operation::RESET_ADAPTER | Operation::RESET_LUN, _) => {}
             (Operation::BEGIN_INITIALIZATION, Role::Primary) => {
                 (self.version, self.initialized) = (None, false);
             }
@@ -277,10 +329,6 @@ impl<D: Disk> Session<'_, D> {
         }
         Ok((sent, full))
     }
-}
-
-fn execute_answer(request: ScsiRequest) -> Packet {
-    Packet::new(Operation::COMPLETE_IO, 0, &request)
 }
 
 /// The memory that a packet names.

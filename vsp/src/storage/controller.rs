@@ -1,6 +1,8 @@
 //! A SCSI controller: the units behind it, which may come and go while guests use them.
 
 use super::disk::Disk;
+use super::epoch::{Ending, Epoch, Epochs};
+use super::scsi::sense::Sense;
 use super::unit::LogicalUnit;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -35,16 +37,18 @@ pub struct Controller<D> {
     changed: AtomicBool,
     /// The first channel's task, which tells the guest of changes.
     teller: AtomicWaker,
+    epochs: Mutex<Epochs>,
 }
 
 impl<D: Disk> Controller<D> {
     /// A controller without units.
-    pub const fn new(max_sub_channels: u16) -> Self {
+    pub fn new(max_sub_channels: u16) -> Self {
         Self {
             units: Mutex::new(BTreeMap::new()),
             max_sub_channels,
             changed: AtomicBool::new(false),
             teller: AtomicWaker::new(),
+            epochs: Mutex::default(),
         }
     }
 
@@ -97,6 +101,22 @@ impl<D: Disk> Controller<D> {
     /// The units' numbers.
     pub fn luns(&self) -> Vec<u8> {
         self.units.lock().keys().copied().collect()
+    }
+
+    /// Gives up the requests that are under way, as far as that can be done without harm, and lets the guest hear of it with the next
+    /// command to each unit. What is returned completes when all of them have ended: what a disk has begun, it ends or fails by
+    /// its own limits, as a device may write to memory until it does.
+    pub(super) fn reset(&self) -> Ending {
+        let ending = self.epochs.lock().advance();
+        for unit in self.units.lock().values() {
+            unit.raise(Sense::RESET);
+        }
+        ending
+    }
+
+    /// What new requests belong to.
+    pub(super) fn epoch(&self) -> Arc<Epoch> {
+        self.epochs.lock().current()
     }
 
     fn tell(&self) {

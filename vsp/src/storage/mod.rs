@@ -7,12 +7,16 @@
 //! | [`scsi`] | what a unit does with a command |
 //! | [`controller`] | the units behind one controller |
 //! | [`channel`] | a channel of a controller: read this first |
+//! | [`epoch`] | the requests between two resets |
 //! | [`request`] | one request, from the guest's packet to the answer |
 //! | [`ram`] | a disk of memory |
 
 pub mod channel;
 pub mod controller;
 pub mod disk;
+pub mod epoch;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod faulty;
 pub mod ram;
 pub mod request;
 pub mod scsi;

@@ -2,6 +2,7 @@
 
 use super::controller::Controller;
 use super::disk::{Disk, DiskError, Durability};
+use super::epoch::Epoch;
 use super::scsi::block::{MAX_TRANSFER, unmap_ranges};
 use super::scsi::cdb::Cdb;
 use super::scsi::sense::{SENSE, Sense};
@@ -39,10 +40,16 @@ pub struct Pending<D> {
     layout: Layout,
     task: Task,
     data: Arc<Buffer>,
+    epoch: Arc<Epoch>,
 }
 
-/// Begins `request`, whose data are in `pages`.
-pub fn begin<D: Disk>(controller: &Controller<D>, request: ScsiRequest, pages: &impl Pages) -> Step<D> {
+/// Begins `request`, whose data are in `pages`. After the end of `epoch`, nothing more of it is begun.
+pub fn begin<D: Disk>(
+    controller: &Controller<D>,
+    request: ScsiRequest,
+    pages: &impl Pages,
+    epoch: &Arc<Epoch>,
+) -> Step<D> {
     match work(controller, &request) {
         Ok(Work::Nothing) => Step::Done(good(request, 0)),
         Ok(Work::Reply(bytes)) => Step::Done(reply(request, &bytes, pages)),
@@ -53,6 +60,7 @@ pub fn begin<D: Disk>(controller: &Controller<D>, request: ScsiRequest, pages: &
                 layout,
                 task,
                 data,
+                epoch: epoch.clone(),
             }),
             Err(sense) => Step::Done(check_condition(request, sense)),
         },
@@ -129,9 +137,7 @@ impl<D: Disk> Pending<D> {
                 .map_err(Failure::Disk),
             Task::Flush => self.disk.flush().await.map_err(Failure::Disk),
             Task::Unmap { bytes } => self.unmap(bytes).await,
-            Task::WriteSame { sector, count, zeros } => {
-                self.write_same(sector, count, zeros).await.map_err(Failure::Disk)
-            }
+            Task::WriteSame { sector, count, zeros } => self.write_same(sector, count, zeros).await,
         };
         match done {
             Ok(()) => good(self.request, bytes as u32),
@@ -150,29 +156,40 @@ impl<D: Disk> Pending<D> {
             .map_err(|_| Failure::Sense(Sense::PARAMETER_LENGTH))?;
         for (sector, count) in unmap_ranges(&self.layout, &list).map_err(Failure::Sense)? {
             if count > 0 {
+                self.goes_on()?;
                 self.disk.discard(sector, count).await.map_err(Failure::Disk)?;
             }
         }
         Ok(())
     }
 
-    async fn write_same(&self, sector: u64, count: u64, zeros: bool) -> Result<(), DiskError> {
+    /// Whether the next of several steps may be taken.
+    fn goes_on(&self) -> Result<(), Failure> {
+        match self.epoch.is_over() {
+            true => Err(Failure::Sense(Sense::RESET)),
+            false => Ok(()),
+        }
+    }
+
+    async fn write_same(&self, sector: u64, count: u64, zeros: bool) -> Result<(), Failure> {
         let block = self.layout.block as usize;
         let mut pattern = vec![0; block];
         if !zeros {
             self.data
                 .copy_to(0, &mut pattern)
-                .map_err(|_| DiskError::BufferSize)?;
+                .map_err(|_| Failure::Disk(DiskError::BufferSize))?;
         }
         let size = self.layout.geometry.sector_size.bytes() as usize;
         let (mut sector, mut left) = (sector, count);
         let chunk = filled(&pattern, PATTERN)?;
         let whole = (PATTERN / size) as u64;
         while left >= whole {
+            self.goes_on()?;
             self.disk.write(sector, &chunk, Durability::Cached).await?;
             (sector, left) = (sector + whole, left - whole);
         }
         if left > 0 {
+            self.goes_on()?;
             let rest = filled(&pattern, left as usize * size)?;
             self.disk.write(sector, &rest, Durability::Cached).await?;
         }
@@ -183,6 +200,12 @@ impl<D: Disk> Pending<D> {
 enum Failure {
     Sense(Sense),
     Disk(DiskError),
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
 }
 
 /// `size` bytes of `pattern` again and again.

@@ -155,9 +155,9 @@ impl<D: Disk> LogicalUnit<D> {
         self.state.lock().locked = locked;
     }
 
-    /// The guest is to hear of `sense` with its next command.
+    /// The guest is to hear of `sense` with its next command, if there is nothing yet that it has to hear first.
     pub fn raise(&self, sense: Sense) {
-        self.state.lock().attention = Some(sense);
+        self.state.lock().attention.get_or_insert(sense);
     }
 
     /// What the guest has not heard yet, once.

@@ -12,7 +12,7 @@
 //! | [`interrupt`] | device interrupts as futures |
 //! | [`acpi`] | what the firmware's tables say |
 //! | [`disk`] | the disks that virtual machines can have |
-//! | [`drivers`] | NVMe, PCI, serial line |
+//! | [`drivers`] | NVMe, network cards, PCI, serial line |
 //! | [`console`], [`logger`] | output |
 //! | [`net`] | the virtual switches |
 //! | [`shell`] | the management shell |

@@ -21,7 +21,7 @@ use crate::vm::archive::BootArchive;
 use crate::vm::assignment::Assignments;
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
-use crate::{console, executor, hypervisor, logger, stop, wall_clock};
+use crate::{console, executor, hypervisor, logger, net, stop, wall_clock};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -133,6 +133,7 @@ extern "C" fn main() -> ! {
     );
 
     disk::start::begin(&machine.disks, &machine.pci);
+    net::start::begin(machine.worker.switches(), &machine.pci);
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
     executor::spawn_on(0, shell(machine, commands(&archive))).detach();

@@ -9,13 +9,14 @@ use crate::memory::{address_space, heap};
 use crate::selftest::Targets;
 use crate::shell::disks::Disks;
 use crate::shell::machines::Machines;
+use crate::shell::network::RootNetwork;
 use crate::shell::system::{
     AssignedDevice, Devices, LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics,
     System, SystemError,
 };
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
-use crate::{bench, executor, logger, selftest, stop, wall_clock};
+use crate::{bench, executor, logger, net, selftest, stop, wall_clock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -99,7 +100,8 @@ impl System for Machine {
             vendor_id: function.vendor,
             device_id: function.device,
             class: function.class,
-            driver: disk::start::driver_of(function.address),
+            driver: disk::start::driver_of(function.address)
+                .or_else(|| net::start::driver_of(function.address)),
             machine: self.worker.assignments.machine_of(function.address),
         };
         self.pci.iter().map(device).collect()
@@ -177,6 +179,10 @@ impl System for Machine {
 
     fn disks(&self) -> Option<&dyn Disks> {
         Some(&self.disks)
+    }
+
+    fn network(&self) -> Option<&dyn RootNetwork> {
+        net::start::network().map(|network| network as &dyn RootNetwork)
     }
 
     fn poll_notice(&self, context: &mut Context<'_>) -> Poll<String> {

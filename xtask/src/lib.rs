@@ -11,6 +11,7 @@
 pub mod apt;
 pub mod archive;
 pub mod console;
+pub mod forward;
 pub mod guest;
 pub mod images;
 pub mod iso;
@@ -40,6 +41,7 @@ pub mod commands {
 
 pub use archive::{ArchiveBuilder, ArchiveSpec};
 pub use console::Reply;
+pub use forward::Forward;
 pub use machine::{Firmware, Iommu, Machine};
 pub use outcome::{ExitKind, Outcome};
 pub use session::Session;

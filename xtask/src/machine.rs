@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::archive::ArchiveSpec;
+use crate::forward::Forward;
 use crate::size::MemorySize;
 
 /// The port of the device through which the root ends a machine with a result.
@@ -75,6 +76,7 @@ pub struct Machine {
     pub(crate) iommu: Iommu,
     pub(crate) icount: bool,
     pub(crate) silence_limit: Duration,
+    pub(crate) forwards: Vec<Forward>,
     pub(crate) disk: Option<PathBuf>,
     pub(crate) second_disk: Option<PathBuf>,
     pub(crate) archive_file: Option<PathBuf>,
@@ -110,6 +112,7 @@ impl Machine {
             iommu: Iommu::On,
             icount: false,
             silence_limit: Duration::from_secs(300),
+            forwards: Vec::new(),
             disk: None,
             second_disk: None,
             archive_file: None,
@@ -209,6 +212,13 @@ impl Machine {
     #[must_use]
     pub fn silence_limit(mut self, limit: Duration) -> Self {
         self.silence_limit = limit;
+        self
+    }
+
+    /// Brings what comes to a port of this host to the machine's network card.
+    #[must_use]
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.forwards.push(forward);
         self
     }
 
@@ -340,7 +350,9 @@ impl Machine {
             );
             line.add("-device nvme,drive=disk1,serial=partita1");
         }
-        line.add("-netdev user,id=net0 -device e1000e,netdev=net0,romfile=");
+        let forwards = self.forwards.iter().map(Forward::option);
+        line.option("-netdev", format!("user,id=net0{}", forwards.collect::<String>()));
+        line.add("-device e1000e,netdev=net0,romfile=");
         line.option(
             "-device",
             format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"),
@@ -490,6 +502,16 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn ports_of_the_host_are_forwarded_to_the_network_card() {
+        let machine = Machine::new()
+            .forward("tcp:8080:80".parse().unwrap())
+            .forward("udp:5353".parse().unwrap());
+        let wanted = "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:5353-:5353 ";
+        let line = arguments(&machine).unwrap();
+        assert!(line.contains(wanted), "{line}");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`critical_section`] | the critical section that embassy's crates need |
+//! | [`local_task`] | tasks that stay on their processor |
 //! | [`queue`] | run queues and spawning |
 //! | [`timer`] | `embassy-time` on synthetic timer 0 |
 
 mod critical_section;
+mod local_task;
 pub mod queue;
 pub mod timer;
 
@@ -18,6 +20,7 @@ use crate::processor::local;
 use core::sync::atomic::Ordering;
 
 pub use async_task::Task;
+pub use local_task::spawn_local;
 pub use queue::{spawn, spawn_on, task_count};
 
 /// Tasks that run before the loop looks at interrupts again.

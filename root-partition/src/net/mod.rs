@@ -1,4 +1,21 @@
-//! The network of the root: the virtual switches, by name.
+//! The network of the root: the virtual switches, by name; the uplink; the root's own stack.
+//!
+//! ```text
+//! network card ── switch "external" ── host port: the root's stack
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`start`] | bringing it all up: read this first |
+//! | [`uplink`] | a physical card in its port |
+//! | [`host_port`] | the root in its port |
+//! | [`stack`] | the root's TCP/IP stack |
+
+pub mod host_port;
+mod shell;
+pub mod stack;
+pub mod start;
+pub mod uplink;
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -10,6 +27,9 @@ use vsp::switch::{Kind, Switch};
 
 /// The switch of network cards for which none is named.
 pub const DEFAULT_SWITCH: &str = "default";
+
+/// The switch that has the physical network on it.
+pub const EXTERNAL_SWITCH: &str = "external";
 
 /// The switches.
 #[derive(Default)]
@@ -23,6 +43,16 @@ impl Switches {
         let mut wires = self.wires.lock();
         let new = || Arc::new(Wire::new(Switch::new(Kind::Private)));
         wires.entry(name.to_string()).or_insert_with(new).clone()
+    }
+
+    /// Adds a switch, unless there is one of the name.
+    pub fn add(&self, name: &str, wire: Arc<Wire>) -> bool {
+        let mut wires = self.wires.lock();
+        let is_new = !wires.contains_key(name);
+        if is_new {
+            wires.insert(name.to_string(), wire);
+        }
+        is_new
     }
 
     /// All, by name.

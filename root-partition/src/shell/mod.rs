@@ -10,6 +10,7 @@
 //! | [`disks`] | the trait by which commands see disks |
 //! | [`editor`] | line editing, history |
 //! | [`machines`] | the trait by which commands see virtual machines |
+//! | [`network`] | the trait by which commands see the root's network |
 //! | [`output`] | reports: tables for people, JSON for programs |
 //! | [`parser`] | a line to words |
 //! | [`session`] | one user at one terminal; scripts |
@@ -22,6 +23,7 @@ pub mod console;
 pub mod disks;
 pub mod editor;
 pub mod machines;
+pub mod network;
 pub mod output;
 pub mod parser;
 pub mod session;

@@ -17,6 +17,7 @@ use core::{
 
 use super::disks::Disks;
 use super::machines::Machines;
+use super::network::RootNetwork;
 use hypercall_api::{
     counter,
     operator::{IommuState, SystemInfo},
@@ -87,6 +88,11 @@ pub trait System: Sync {
 
     /// The disks, where there can be any.
     fn disks(&self) -> Option<&dyn Disks> {
+        None
+    }
+
+    /// The root's network, where there can be one.
+    fn network(&self) -> Option<&dyn RootNetwork> {
         None
     }
 

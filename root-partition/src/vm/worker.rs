@@ -72,6 +72,11 @@ impl<H: Host> Worker<H> {
         }
     }
 
+    /// The switches that network cards are plugged into.
+    pub const fn switches(&self) -> &Arc<Switches> {
+        &self.switches
+    }
+
     fn get(&self, name: &str) -> Result<Arc<Machine<H>>, SystemError> {
         let machines = self.machines.lock();
         let found = machines

@@ -19,15 +19,20 @@ pub struct Unsendable;
 
 /// Where things are in the head of a TCP or UDP packet that is not a fragment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Layout {
-    ip: usize,
-    ipv6: bool,
-    protocol: u8,
-    transport: usize,
+pub struct Layout {
+    /// Where the IP header begins.
+    pub ip: usize,
+    /// It is version 6.
+    pub ipv6: bool,
+    /// The IP protocol: 6 or 17.
+    pub protocol: u8,
+    /// Where the TCP or UDP header begins.
+    pub transport: usize,
 }
 
 impl Layout {
-    fn read(head: &[u8]) -> Option<Self> {
+    /// Reads it; `None` where the head does not begin such a packet.
+    pub fn read(head: &[u8]) -> Option<Self> {
         let header = FrameHeader::read(head, None)?;
         let ip = header.payload;
         let packet = head.get(ip..)?;
@@ -58,12 +63,12 @@ impl Layout {
     }
 
     /// Where the checksum of TCP or UDP is.
-    const fn checksum(&self) -> usize {
+    pub const fn checksum(&self) -> usize {
         self.transport + if self.protocol == TCP { 16 } else { 6 }
     }
 
     /// Where TCP's data begins.
-    fn data(&self, head: &[u8]) -> Option<usize> {
+    pub fn data(&self, head: &[u8]) -> Option<usize> {
         let length = usize::from(head.get(self.transport + 12)? >> 4) * 4;
         let data = self.transport + length;
         (self.protocol == TCP && length >= 20 && data <= head.len()).then_some(data)
@@ -79,7 +84,25 @@ impl Layout {
         }
     }
 
-    fn fill_ip(&self, head: &mut [u8]) {
+    /// Puts the sum of the pseudo header where the checksum is to be, as cards want it that add up the rest themselves: of
+    /// `length` bytes behind the IP header, or 0 for a card that adds the length of each segment.
+    pub fn seed_checksum(&self, head: &mut [u8], length: usize) {
+        let seed = fold(self.pseudo(head, length));
+        put16(head, self.checksum(), seed);
+    }
+
+    /// Makes the length and checksum of the IP header zero, for a card that fills them into each segment.
+    pub fn clear_length(&self, head: &mut [u8]) {
+        if self.ipv6 {
+            put16(head, self.ip + 4, 0);
+        } else {
+            put16(head, self.ip + 2, 0);
+            put16(head, self.ip + 10, 0);
+        }
+    }
+
+    /// Fills in the checksum of an IPv4 header.
+    pub fn fill_ip(&self, head: &mut [u8]) {
         if !self.ipv6 {
             put16(head, self.ip + 10, 0);
             let sum = head.get(self.ip..self.transport).map_or(0, sum);
@@ -152,6 +175,11 @@ impl Piece {
     /// All its bytes.
     pub const fn length(&self) -> usize {
         self.head_length + self.body_length
+    }
+
+    /// Whether its sender has left the checksum of TCP or UDP out.
+    pub const fn lacks_checksum(&self) -> bool {
+        self.unfilled
     }
 
     /// Fills in the checksum of TCP or UDP that its sender has left out.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::forward::Forward;
 use crate::guest::debian::Debian;
 use crate::machine::{Firmware, Machine};
 use crate::outcome::ExitKind;
@@ -29,6 +30,10 @@ pub struct Arguments {
     /// Put a file of this host into the boot archive, as in vms/web.toml=web.toml; may be given several times
     #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
     file: Vec<(String, PathBuf)>,
+    /// Bring what comes to a TCP or UDP port of this host to the machine, as in tcp:8080:80; may be given several times.
+    /// `net forward add` in the shell leads it on to a guest
+    #[arg(long, value_name = "PROTOCOL:PORT:PORT")]
+    forward: Vec<Forward>,
     /// Memory, such as 512MiB or 4GiB
     #[arg(long, default_value = "2GiB")]
     memory: MemorySize,
@@ -162,6 +167,10 @@ fn machine(arguments: &Arguments) -> Result<Machine> {
         .qemu_arg
         .iter()
         .fold(machine, |machine, argument| machine.qemu_arg(argument));
+    machine = arguments
+        .forward
+        .iter()
+        .fold(machine, |machine, forward| machine.forward(*forward));
     if let Some(log) = &arguments.log {
         machine = machine.log_file(log);
     }

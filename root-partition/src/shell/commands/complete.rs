@@ -91,7 +91,7 @@ mod tests {
         for (typed, start, expected) in [
             ("h", 0, &["help", "history", "hv"][..]),
             ("hv s", 3, &["selftest", "stats"]),
-            ("  root ", 7, &["info", "log"]),
+            ("  root ", 7, &["info", "log", "network", "ping"]),
             ("hv log --f", 7, &["--follow"]),
             ("hv log -", 7, &["--follow", "--help", "--json"]),
             ("hv selftest a", 12, &["apic-page"]),

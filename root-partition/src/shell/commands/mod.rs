@@ -15,6 +15,7 @@
 //! | [`info`] | `hv info`, `root info`, `version` |
 //! | [`iommu`] | the IOMMU's capability registers |
 //! | [`log`] | `hv log`, `root log` |
+//! | [`network`] | `root network`, `root ping` |
 //! | [`own`] | the shell's own: `clear`, `echo`, `history` |
 //! | [`power`] | `poweroff`, `reboot` |
 //! | [`selftest`] | `hv selftest` |
@@ -35,6 +36,7 @@ pub(crate) mod help;
 mod info;
 mod iommu;
 mod log;
+mod network;
 mod own;
 mod power;
 mod selftest;
@@ -100,6 +102,8 @@ pub static COMMANDS: &[Command] = &[
     command("dev",      "release",  "Take a device back from a machine that is off",             Later(devices::release)).arguments(&[devices::DEVICE]),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
+    command("root",     "network",  "Show the root's network card, address and gateway",        Now(network::show)).json(),
+    command("root",     "ping",     "Ask a host of the network for an answer",                  Later(network::ping)).arguments(&[network::TARGET]).flags(&[network::COUNT, network::TIMEOUT]).json(),
     command("version",  "",         "Show the version",                                         Now(info::version)).json(),
     command("help",     "",         "Show all commands, or how one is used",                    Now(help::run)).arguments(&[help::COMMAND]).json(),
     command("history",  "",         "Show the lines typed before",                              Now(own::history)).json(),

@@ -1,0 +1,148 @@
+//! The root in its port of a switch: frames wait here for its stack, and go from its stack to the switch.
+
+use crate::hypervisor::time;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::task::Context;
+use crossbeam_queue::ArrayQueue;
+use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
+use embassy_sync::waitqueue::AtomicWaker;
+use spin::Once;
+use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
+use vsp::network::wire::NoRoom;
+use vsp::network::{Endpoint, Frame, Wire, segment};
+use vsp::switch::port::PortId;
+
+/// Frames that wait for the stack at most.
+const WAITING: usize = 256;
+
+/// The port.
+pub struct HostPort {
+    address: Mac,
+    mtu: usize,
+    plug: Once<(Arc<Wire>, PortId)>,
+    waiting: ArrayQueue<Vec<u8>>,
+    waker: AtomicWaker,
+    link: AtomicBool,
+    /// Frames for the stack that were not what was said beside them.
+    pub refused: AtomicU64,
+}
+
+impl HostPort {
+    /// A port for a stack with this address, which is to be plugged in.
+    pub fn new(address: Mac, mtu: usize) -> Self {
+        Self {
+            address,
+            mtu,
+            plug: Once::new(),
+            waiting: ArrayQueue::new(WAITING),
+            waker: AtomicWaker::new(),
+            link: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells the port where it is, once.
+    pub fn plug(&self, wire: Arc<Wire>, port: PortId) {
+        self.plug.call_once(|| (wire, port));
+    }
+
+    /// Its hardware address.
+    pub const fn address(&self) -> Mac {
+        self.address
+    }
+
+    /// The link has come up or gone down.
+    pub fn set_link(&self, up: bool) {
+        self.link.store(up, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether there is a link.
+    pub fn link_up(&self) -> bool {
+        self.link.load(Ordering::Acquire)
+    }
+
+    /// Sends a frame to the switch.
+    pub fn send(&self, frame: &Frame<'_>) {
+        if let Some((wire, port)) = self.plug.get() {
+            wire.transmit(*port, frame, time::now());
+        }
+    }
+}
+
+impl Endpoint for HostPort {
+    fn deliver(&self, frame: &Frame<'_>, tag: Option<u16>, cut_tag: bool) -> Result<(), NoRoom> {
+        let mut room = Ok(());
+        // The stack is told of no offload: it gets packets cut and complete.
+        let done = segment::complete(frame, tag, cut_tag, |bytes| {
+            if self.waiting.push(bytes.to_vec()).is_err() {
+                room = Err(NoRoom);
+            }
+        });
+        if done.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        self.waker.wake();
+        room
+    }
+}
+
+/// The port as the stack's network card.
+pub struct StackDriver(pub Arc<HostPort>);
+
+/// A frame for the stack.
+pub struct Received(Vec<u8>);
+
+/// The right to send a frame.
+pub struct Sending<'a>(&'a HostPort);
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, f: F) -> R {
+        f(&mut self.0)
+    }
+}
+
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut bytes = vec![0; length];
+        let result = f(&mut bytes);
+        self.0.send(&Frame::of_bytes(&bytes));
+        result
+    }
+}
+
+impl Driver for StackDriver {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, context: &mut Context<'_>) -> Option<(Received, Sending<'_>)> {
+        self.0.waker.register(context.waker());
+        let frame = self.0.waiting.pop()?;
+        Some((Received(frame), Sending(&self.0)))
+    }
+
+    fn transmit(&mut self, _context: &mut Context<'_>) -> Option<Sending<'_>> {
+        Some(Sending(&self.0))
+    }
+
+    fn link_state(&mut self, context: &mut Context<'_>) -> LinkState {
+        self.0.waker.register(context.waker());
+        match self.0.link_up() {
+            true => LinkState::Up,
+            false => LinkState::Down,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.max_transmission_unit = self.0.mtu + ETHERNET_HEADER;
+        capabilities
+    }
+
+    fn hardware_address(&self) -> HardwareAddress {
+        HardwareAddress::Ethernet(self.0.address.0)
+    }
+}

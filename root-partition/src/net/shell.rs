@@ -1,0 +1,81 @@
+//! The root's network as the shell's commands see it.
+
+use super::start::Network;
+use crate::shell::network::{CardCounter, RootNetwork, UplinkInfo};
+use crate::shell::system::{Pending, SystemError};
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+impl RootNetwork for Network {
+    fn uplink(&self) -> Option<UplinkInfo> {
+        let uplink = self.uplink.get()?;
+        let card = &uplink.card;
+        card.read_statistics();
+        let address = uplink.stack.address();
+        let counters = &card.counters;
+        let counter = |key, label, value: &core::sync::atomic::AtomicU64| CardCounter {
+            key,
+            label,
+            value: value.load(Ordering::Relaxed),
+        };
+        Some(UplinkInfo {
+            card: card.name.clone(),
+            hardware_address: card.address(),
+            mtu: card.mtu() as u64,
+            link: card.link_up().then(|| card.status().speed()),
+            address: address.as_ref().map(|own| (own.address, own.prefix)),
+            router: address.as_ref().and_then(|own| own.router),
+            name_servers: address.map_or(Vec::new(), |own| own.name_servers),
+            counters: [
+                counter("received", "frames received", &counters.received),
+                counter("received_bytes", "bytes received", &counters.received_bytes),
+                counter("sent", "frames sent", &counters.sent),
+                counter("sent_bytes", "bytes sent", &counters.sent_bytes),
+                counter("damaged", "damaged", &counters.damaged),
+                counter("malformed", "malformed", &counters.malformed),
+                counter("missed", "missed", &counters.missed),
+                counter("no_room", "no room", &counters.no_room),
+                counter("unsendable", "unsendable", &counters.unsendable),
+                counter("resets", "resets", &counters.resets),
+            ]
+            .to_vec(),
+        })
+    }
+
+    fn resolve<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Ipv4Addr, SystemError>> {
+        Box::pin(async move {
+            let uplink = self.uplink.get().ok_or_else(no_uplink)?;
+            let found = uplink.stack.resolve(name).await;
+            found.map_err(|error| SystemError(alloc::format!("{name}: {error}")))
+        })
+    }
+
+    fn ping(
+        &self,
+        target: Ipv4Addr,
+        limit: Duration,
+    ) -> Pending<'_, Result<Result<Duration, SystemError>, SystemError>> {
+        Box::pin(async move {
+            let uplink = self.uplink.get().ok_or_else(no_uplink)?;
+            let limit = embassy_time::Duration::from_micros(limit.as_micros() as u64);
+            let answer = uplink.stack.ping(target, limit).await;
+            Ok(match answer {
+                Ok(time) => Ok(Duration::from_micros(time.as_micros())),
+                Err(super::stack::PingFailure::NoAddress) => {
+                    return Err(SystemError(super::stack::PingFailure::NoAddress.to_string()));
+                }
+                Err(error) => Err(SystemError::new(error)),
+            })
+        })
+    }
+}
+
+fn no_uplink() -> SystemError {
+    SystemError::new(
+        "the root has no network card: 'dev list' shows what the machine has, and 'root log' why one is not used",
+    )
+}

@@ -9,6 +9,16 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
+use embassy_time::{Instant, Timer};
+
+/// How often one looks whether there is an address.
+const LOOK: embassy_time::Duration = embassy_time::Duration::from_millis(20);
+
+fn micros(duration: Duration) -> embassy_time::Duration {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    // Far below what would overflow when it is added to now.
+    embassy_time::Duration::from_micros(micros.min(1 << 40))
+}
 
 impl RootNetwork for Network {
     fn uplink(&self) -> Option<UplinkInfo> {
@@ -46,6 +56,19 @@ impl RootNetwork for Network {
         })
     }
 
+    fn wait(&self, limit: Duration) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let end = Instant::now() + micros(limit);
+            while Instant::now() < end {
+                match self.uplink.get() {
+                    Some(uplink) if uplink.stack.address().is_some() => return,
+                    None if !self.starting.load(Ordering::Acquire) => return,
+                    _ => Timer::after(LOOK).await,
+                }
+            }
+        })
+    }
+
     fn resolve<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Ipv4Addr, SystemError>> {
         Box::pin(async move {
             let uplink = self.uplink.get().ok_or_else(no_uplink)?;
@@ -61,8 +84,7 @@ impl RootNetwork for Network {
     ) -> Pending<'_, Result<Result<Duration, SystemError>, SystemError>> {
         Box::pin(async move {
             let uplink = self.uplink.get().ok_or_else(no_uplink)?;
-            let limit = embassy_time::Duration::from_micros(limit.as_micros() as u64);
-            let answer = uplink.stack.ping(target, limit).await;
+            let answer = uplink.stack.ping(target, micros(limit)).await;
             Ok(match answer {
                 Ok(time) => Ok(Duration::from_micros(time.as_micros())),
                 Err(super::stack::PingFailure::NoAddress) => {

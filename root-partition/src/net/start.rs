@@ -13,6 +13,7 @@ use crate::executor;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Once;
 use vsp::network::Wire;
 use vsp::switch::port::PortSettings;
@@ -28,6 +29,8 @@ static NETWORK: Once<Network> = Once::new();
 /// The root's network.
 pub struct Network {
     pub(super) uplink: Once<Uplink>,
+    /// A card is being started.
+    pub(super) starting: AtomicBool,
 }
 
 /// The uplink, once there is one.
@@ -47,7 +50,10 @@ pub fn network() -> Option<&'static Network> {
 
 /// Has the root's network started, as tasks: the first card among `functions` becomes the uplink.
 pub fn begin(switches: &Arc<Switches>, functions: &'static [Identity]) {
-    NETWORK.call_once(|| Network { uplink: Once::new() });
+    let network = NETWORK.call_once(|| Network {
+        uplink: Once::new(),
+        starting: AtomicBool::new(false),
+    });
     let mut cards = functions.iter().copied().filter(e1000e::is_card);
     let Some(identity) = cards.next() else {
         log::info!("there is no network card that the root has a driver for");
@@ -56,11 +62,13 @@ pub fn begin(switches: &Arc<Switches>, functions: &'static [Identity]) {
     for other in cards {
         log::info!("{}: a second network card is not used", other.address);
     }
+    network.starting.store(true, Ordering::Release);
     let switches = switches.clone();
     executor::spawn_on(INTERRUPT_VP, async move {
         if let Err(error) = start(&switches, identity).await {
             log::error!("{CARD_NAME} at {}: cannot be used: {error}", identity.address);
         }
+        network.starting.store(false, Ordering::Release);
     })
     .detach();
 }

@@ -42,6 +42,8 @@ pub struct CardCounter {
 pub trait RootNetwork: Sync {
     /// The uplink, if the root has one.
     fn uplink(&self) -> Option<UplinkInfo>;
+    /// Waits until the root has an address, or will not have one, at most for `limit`.
+    fn wait(&self, limit: Duration) -> Pending<'_, ()>;
     /// The address of `name`, which may be one.
     fn resolve<'a>(&'a self, name: &'a str) -> Pending<'a, Result<Ipv4Addr, SystemError>>;
     /// Sends one ICMP echo request. The inner error is that of one request, after which others may be answered.

@@ -102,7 +102,7 @@ pub static COMMANDS: &[Command] = &[
     command("dev",      "release",  "Take a device back from a machine that is off",             Later(devices::release)).arguments(&[devices::DEVICE]),
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
-    command("root",     "network",  "Show the root's network card, address and gateway",        Now(network::show)).json(),
+    command("root",     "network",  "Show the root's network card, address and gateway",        Later(network::show)).flags(&[network::WAIT]).json(),
     command("root",     "ping",     "Ask a host of the network for an answer",                  Later(network::ping)).arguments(&[network::TARGET]).flags(&[network::COUNT, network::TIMEOUT]).json(),
     command("version",  "",         "Show the version",                                         Now(info::version)).json(),
     command("help",     "",         "Show all commands, or how one is used",                    Now(help::run)).arguments(&[help::COMMAND]).json(),

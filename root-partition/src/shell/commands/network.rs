@@ -50,7 +50,25 @@ pub(super) fn network<'a>(invocation: &Invocation<'a>) -> Result<&'a dyn RootNet
     network.ok_or_else(|| SystemError::new("this system has no network"))
 }
 
-pub(super) fn show(invocation: &Invocation<'_>) -> Outcome {
+pub(super) const WAIT: Flag = Flag {
+    name: "--wait",
+    value: None,
+    help: "Wait until there is an address, a minute at most",
+};
+
+/// How long an address may take that is waited for.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn show<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        if invocation.arguments.flag(WAIT.name) {
+            network(invocation)?.wait(ADDRESS_LIMIT).await;
+        }
+        describe(invocation)
+    })
+}
+
+fn describe(invocation: &Invocation<'_>) -> Outcome {
     let Some(uplink) = network(invocation)?.uplink() else {
         return Err(Failure::from(SystemError::new(
             "the root has no network card that it can use: 'dev list' shows what the machine has, 'root log' why one is not used",
@@ -114,6 +132,8 @@ pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
         let limit = Duration::from_secs(within(&TIMEOUT, DEFAULT_TIMEOUT, MAX_TIMEOUT)?);
         let name = arguments.word(0).unwrap_or_default();
         let network = network(invocation)?;
+        // Right after the start there may be no address yet.
+        network.wait(limit).await;
         let target = network.resolve(name).await?;
         let mut table = Table::new(
             "answers",

@@ -19,6 +19,7 @@ use crate::shell::terminal::Terminal;
 use crate::system::Machine;
 use crate::vm::archive::BootArchive;
 use crate::vm::assignment::Assignments;
+use crate::vm::machine::Files;
 use crate::vm::root_host::RootHost;
 use crate::vm::worker::Worker;
 use crate::{console, executor, hypervisor, logger, net, stop, wall_clock};
@@ -133,7 +134,11 @@ extern "C" fn main() -> ! {
     );
 
     disk::start::begin(&machine.disks, &machine.pci);
-    net::start::begin(machine.worker.switches(), &machine.pci);
+    net::start::begin(
+        machine.worker.switches(),
+        &machine.pci,
+        Files::file(&archive, net::config::FILE),
+    );
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
     executor::spawn_on(0, shell(machine, commands(&archive))).detach();

@@ -145,7 +145,11 @@ impl Reader<'_> {
             }
             let (text, at) = self.text(lease, "address", "192.168.86.20")?;
             let address = self.host(&config, "address", text, at)?;
-            if config.leases.iter().any(|(other, taken)| other == machine || *taken == address) {
+            if config
+                .leases
+                .iter()
+                .any(|(other, taken)| other == machine || *taken == address)
+            {
                 return Err(self.bad("address", at, "another lease has this machine or this address"));
             }
             config.leases.push((machine.to_string(), address));
@@ -168,7 +172,13 @@ impl Reader<'_> {
         let number = number.and_then(|number| usize::from_str_radix(number.as_str(), number.radix()).ok());
         number
             .filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))
-            .ok_or_else(|| self.bad("mtu", value, format_args!("give a number from {MIN_MTU} to {MAX_MTU}")))
+            .ok_or_else(|| {
+                self.bad(
+                    "mtu",
+                    value,
+                    format_args!("give a number from {MIN_MTU} to {MAX_MTU}"),
+                )
+            })
     }
 
     fn network(&self, table: &DeTable<'_>, config: &mut NetworkConfig) -> Result<(), ConfigError> {
@@ -204,8 +214,14 @@ impl Reader<'_> {
             }
         }
         if first > last {
-            let at = table.get("last").or(table.get("first")).map_or(0, |value| value.span().start);
-            return Err(self.error(at, format_args!("the addresses end at {last}, before they begin at {first}")));
+            let at = table
+                .get("last")
+                .or(table.get("first"))
+                .map_or(0, |value| value.span().start);
+            return Err(self.error(
+                at,
+                format_args!("the addresses end at {last}, before they begin at {first}"),
+            ));
         }
         config.pool = first..=last;
         Ok(())
@@ -224,7 +240,9 @@ impl Reader<'_> {
             hosts(gateway, prefix).contains(&address.to_bits()) && *address != gateway
         });
         address.ok_or_else(|| {
-            let advice = format_args!("give an address of the network of {gateway}/{prefix} that is not the gateway's");
+            let advice = format_args!(
+                "give an address of the network of {gateway}/{prefix} that is not the gateway's"
+            );
             self.bad(key, at, advice)
         })
     }
@@ -249,9 +267,14 @@ impl Reader<'_> {
         key: &str,
         keys: &[&str],
     ) -> Result<Option<&'t DeTable<'i>>, ConfigError> {
-        let Some(value) = table.get(key) else { return Ok(None) };
+        let Some(value) = table.get(key) else {
+            return Ok(None);
+        };
         let advice = format_args!("give a table, as in [{key}]");
-        let found = value.get_ref().as_table().ok_or_else(|| self.bad(key, value, advice))?;
+        let found = value
+            .get_ref()
+            .as_table()
+            .ok_or_else(|| self.bad(key, value, advice))?;
         self.known(found, keys)?;
         Ok(Some(found))
     }
@@ -283,7 +306,10 @@ impl Reader<'_> {
     ) -> Result<(&'t str, &'t Value<'i>), ConfigError> {
         let start = table.keys().map(|key| key.span().start).min().unwrap_or(0);
         let value = table.get(key).ok_or_else(|| {
-            self.error(start, format_args!("{key} is missing: give one, as in {key} = \"{example}\""))
+            self.error(
+                start,
+                format_args!("{key} is missing: give one, as in {key} = \"{example}\""),
+            )
         })?;
         match value.get_ref().as_str() {
             Some(text) => Ok((text, value)),
@@ -349,9 +375,18 @@ to = "web:80"
     #[test]
     fn errors_name_the_line_and_what_is_right() {
         for (text, error) in [
-            ("\n[uplink]\nmtu = 9001\n", "network.toml:3: mtu = 9001: give a number from 576 to 9000"),
-            ("[uplnk]\n", "network.toml:1: unknown key 'uplnk': did you mean 'uplink'?"),
-            ("uplink = 3\n", "network.toml:1: uplink = 3: give a table, as in [uplink]"),
+            (
+                "\n[uplink]\nmtu = 9001\n",
+                "network.toml:3: mtu = 9001: give a number from 576 to 9000",
+            ),
+            (
+                "[uplnk]\n",
+                "network.toml:1: unknown key 'uplnk': did you mean 'uplink'?",
+            ),
+            (
+                "uplink = 3\n",
+                "network.toml:1: uplink = 3: give a table, as in [uplink]",
+            ),
             (
                 "[default]\naddress = \"10.0.0.0/24\"\n",
                 "network.toml:2: address = \"10.0.0.0/24\": give the gateway's address with 16 to 29 bits of network, as in \
@@ -366,15 +401,24 @@ to = "web:80"
                 "[default]\nfirst = \"192.168.86.9\"\nlast = \"192.168.86.8\"",
                 "network.toml:3: the addresses end at 192.168.86.8, before they begin at 192.168.86.9",
             ),
-            ("[[lease]]\naddress = \"192.168.86.9\"\n", "network.toml:2: machine is missing: give one, as in machine = \"web\""),
+            (
+                "[[lease]]\naddress = \"192.168.86.9\"\n",
+                "network.toml:2: machine is missing: give one, as in machine = \"web\"",
+            ),
             (
                 "[[forward]]\nfrom = \"8080\"\nto = \"web:80\"\n",
                 "network.toml:2: from = \"8080\": '8080' is no port of the root: give a protocol and a port from 1 to 65535, \
                  as in tcp:8080",
             ),
-            ("[[forward]]\nfrom = 8080\n", "network.toml:2: from = 8080: give a text in quotes, as in from = \"tcp:8080\""),
+            (
+                "[[forward]]\nfrom = 8080\n",
+                "network.toml:2: from = 8080: give a text in quotes, as in from = \"tcp:8080\"",
+            ),
         ] {
-            assert_eq!(NetworkConfig::read(text.as_bytes()).unwrap_err().to_string(), error);
+            assert_eq!(
+                NetworkConfig::read(text.as_bytes()).unwrap_err().to_string(),
+                error
+            );
         }
         assert!(NetworkConfig::read(b"a\xff").is_err() && NetworkConfig::read(b"[").is_err());
     }
@@ -382,6 +426,9 @@ to = "web:80"
     #[test]
     fn small_networks_have_a_pool_too() {
         let config = NetworkConfig::read(b"[default]\naddress = \"10.0.0.1/29\"").unwrap();
-        assert_eq!(config.pool, Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 6));
+        assert_eq!(
+            config.pool,
+            Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 6)
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The root in its port of a switch: frames wait here for its stack, and go from its stack to the switch.
 
+use super::gateway::port::GatewayPorts;
 use crate::hypervisor::time;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -23,6 +24,7 @@ pub struct HostPort {
     address: Mac,
     mtu: usize,
     plug: Once<(Arc<Wire>, PortId)>,
+    gateway: Once<Arc<GatewayPorts>>,
     waiting: ArrayQueue<Vec<u8>>,
     waker: AtomicWaker,
     link: AtomicBool,
@@ -37,6 +39,7 @@ impl HostPort {
             address,
             mtu,
             plug: Once::new(),
+            gateway: Once::new(),
             waiting: ArrayQueue::new(WAITING),
             waker: AtomicWaker::new(),
             link: AtomicBool::new(false),
@@ -47,6 +50,11 @@ impl HostPort {
     /// Tells the port where it is, once.
     pub fn plug(&self, wire: Arc<Wire>, port: PortId) {
         self.plug.call_once(|| (wire, port));
+    }
+
+    /// Has `gateway` see all frames that come to the port, and those that the stack sends.
+    pub fn put_behind(&self, gateway: Arc<GatewayPorts>) {
+        self.gateway.call_once(|| gateway);
     }
 
     /// Its hardware address.
@@ -73,11 +81,12 @@ impl HostPort {
     }
 }
 
-impl Endpoint for HostPort {
-    fn deliver(&self, frame: &Frame<'_>, tag: Option<u16>, cut_tag: bool) -> Result<(), NoRoom> {
+impl HostPort {
+    /// Has a frame wait for the stack.
+    pub fn queue(&self, frame: &Frame<'_>) -> Result<(), NoRoom> {
         let mut room = Ok(());
         // The stack is told of no offload: it gets packets cut and complete.
-        let done = segment::complete(frame, tag, cut_tag, |bytes| {
+        let done = segment::complete(frame, None, false, |bytes| {
             if self.waiting.push(bytes.to_vec()).is_err() {
                 room = Err(NoRoom);
             }
@@ -87,6 +96,23 @@ impl Endpoint for HostPort {
         }
         self.waker.wake();
         room
+    }
+}
+
+impl Endpoint for HostPort {
+    fn deliver(&self, frame: &Frame<'_>, tag: Option<u16>, cut_tag: bool) -> Result<(), NoRoom> {
+        // The root is in the network without a tag only.
+        if tag.is_some() || cut_tag {
+            return Ok(());
+        }
+        match self
+            .gateway
+            .get()
+            .is_none_or(|gateway| gateway.from_outside(frame))
+        {
+            true => self.queue(frame),
+            false => Ok(()),
+        }
     }
 }
 
@@ -109,7 +135,15 @@ impl TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
         let mut bytes = vec![0; length];
         let result = f(&mut bytes);
-        self.0.send(&Frame::of_bytes(&bytes));
+        let frame = Frame::of_bytes(&bytes);
+        if self
+            .0
+            .gateway
+            .get()
+            .is_none_or(|gateway| gateway.from_stack(&frame))
+        {
+            self.0.send(&frame);
+        }
         result
     }
 }

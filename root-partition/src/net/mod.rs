@@ -1,27 +1,34 @@
 //! The network of the root: the virtual switches, by name; the uplink; the root's own stack.
 //!
 //! ```text
-//! network card ── switch "external" ── host port: the root's stack
+//! guests ── switch "default" ── gateway ── root's port of ── switch "external" ── network card
+//!                                             └─ the root's stack
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`start`] | bringing it all up: read this first |
+//! | [`config`] | `network.toml` |
+//! | [`gateway`] | the way out for guests: DHCP, name servers, address translation, port forwards |
 //! | [`uplink`] | a physical card in its port |
 //! | [`host_port`] | the root in its port |
 //! | [`stack`] | the root's TCP/IP stack |
 
+pub mod config;
+pub mod gateway;
 pub mod host_port;
 mod shell;
 pub mod stack;
 pub mod start;
 pub mod uplink;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use spin::Mutex;
+use spin::{Mutex, Once};
+use vmbus::protocol::network::Mac;
 use vsp::network::Wire;
 use vsp::switch::{Kind, Switch};
 
@@ -35,7 +42,11 @@ pub const EXTERNAL_SWITCH: &str = "external";
 #[derive(Default)]
 pub struct Switches {
     wires: Mutex<BTreeMap<String, Arc<Wire>>>,
+    registrar: Once<Registrar>,
 }
+
+/// Who is told of each card of a virtual machine: its address, and the machine's name.
+pub type Registrar = Box<dyn Fn(Mac, &str) + Send + Sync>;
 
 impl Switches {
     /// The switch called `name`. One that is not there yet is made, a private one, and stays.
@@ -53,6 +64,18 @@ impl Switches {
             wires.insert(name.to_string(), wire);
         }
         is_new
+    }
+
+    /// Has `registrar` told of all cards from now on; only the first counts.
+    pub fn register_with(&self, registrar: Registrar) {
+        self.registrar.call_once(|| registrar);
+    }
+
+    /// The virtual machine `machine` has a card with this address.
+    pub fn introduce(&self, card: Mac, machine: &str) {
+        if let Some(registrar) = self.registrar.get() {
+            registrar(card, machine);
+        }
     }
 
     /// All, by name.

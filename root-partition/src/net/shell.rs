@@ -1,15 +1,21 @@
 //! The root's network as the shell's commands see it.
 
+use super::gateway::flows::MAX_FLOWS;
+use super::gateway::forwards::{self, PublicPort, Target};
+use super::gateway::route::Dropped;
 use super::start::Network;
-use crate::shell::network::{CardCounter, RootNetwork, UplinkInfo};
+use crate::hypervisor::time;
+use crate::shell::network::{CardCounter, ForwardInfo, GatewayInfo, LeaseInfo, RootNetwork, UplinkInfo};
 use crate::shell::system::{Pending, SystemError};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use embassy_time::{Instant, Timer};
+use vsp::switch::TICKS_A_SECOND;
 
 /// How often one looks whether there is an address.
 const LOOK: embassy_time::Duration = embassy_time::Duration::from_millis(20);
@@ -54,6 +60,80 @@ impl RootNetwork for Network {
             ]
             .to_vec(),
         })
+    }
+
+    fn gateway(&self) -> GatewayInfo {
+        let now = time::now();
+        self.gateway.with(|gateway| {
+            gateway.flows.expire(now);
+            let settings = gateway.dhcp.settings();
+            GatewayInfo {
+                address: (settings.gateway, settings.prefix),
+                pool: (*settings.pool.start(), *settings.pool.end()),
+                leases: gateway.dhcp.leases(now).count() as u64,
+                flows: gateway.flows.len() as u64,
+                max_flows: MAX_FLOWS as u64,
+                outward: gateway.counters.outward,
+                inward: gateway.counters.inward,
+                dropped: Dropped::ALL
+                    .iter()
+                    .map(|&(reason, name)| (name, gateway.counters.dropped(reason)))
+                    .collect(),
+            }
+        })
+    }
+
+    fn leases(&self) -> Vec<LeaseInfo> {
+        let now = time::now();
+        let mut leases: Vec<LeaseInfo> = self.gateway.with(|gateway| {
+            let held = gateway.dhcp.leases(now).map(|(mac, lease)| LeaseInfo {
+                address: lease.address,
+                mac,
+                machine: gateway.machine_of(mac).map(ToString::to_string),
+                host_name: lease.host_name.clone(),
+                left: Duration::from_secs((lease.until - now) / TICKS_A_SECOND),
+            });
+            held.collect()
+        });
+        leases.sort_unstable_by_key(|lease| lease.address);
+        leases
+    }
+
+    fn forwards(&self) -> Vec<ForwardInfo> {
+        let now = time::now();
+        self.gateway.with(|gateway| {
+            gateway.flows.expire(now);
+            let all = gateway.forwards.list().into_iter();
+            let info = |(from, target, port): (PublicPort, Target, u16)| ForwardInfo {
+                from: from.to_string(),
+                to: format!("{target}:{port}"),
+                address: gateway.resolve(&target, now),
+                flows: gateway.flows.through(from.protocol, from.port).count() as u64,
+            };
+            all.map(info).collect()
+        })
+    }
+
+    fn add_forward(&self, from: &str, to: &str) -> Result<(), SystemError> {
+        let from = forwards::read_from(from).map_err(SystemError::new)?;
+        let (target, port) = forwards::read_to(to).map_err(SystemError::new)?;
+        self.gateway.with(|gateway| {
+            if let Target::Address(address) = target
+                && !gateway.is_inside(address)
+            {
+                let own = gateway.inside_host().address;
+                return Err(SystemError(format!(
+                    "{address} is not in the guests' network, whose gateway is {own}"
+                )));
+            }
+            gateway.forwards.add(from, target, port).map_err(SystemError::new)
+        })
+    }
+
+    fn delete_forward(&self, from: &str) -> Result<(), SystemError> {
+        let from = forwards::read_from(from).map_err(SystemError::new)?;
+        let ended = self.gateway.with(|gateway| gateway.end_forward(from));
+        ended.map_err(SystemError::new)
     }
 
     fn wait(&self, limit: Duration) -> Pending<'_, ()> {

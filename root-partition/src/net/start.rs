@@ -1,26 +1,36 @@
 //! Bringing the root's network up.
 
+use super::config::{FILE, NetworkConfig};
+use super::gateway::Gateway;
+use super::gateway::build::Host;
+use super::gateway::dhcp::DhcpSettings;
+use super::gateway::port::{GatewayPorts, InsidePort};
+use super::gateway::route::Outside;
 use super::host_port::HostPort;
-use super::stack::RootStack;
+use super::stack::{RootStack, Watcher};
 use super::uplink::{FromUplink, UplinkPort};
-use super::{EXTERNAL_SWITCH, Switches};
-use crate::drivers::e1000e::card::{Card, DEFAULT_MTU};
+use super::{DEFAULT_SWITCH, EXTERNAL_SWITCH, Switches};
+use crate::drivers::e1000e::card::Card;
 use crate::drivers::e1000e::start::{self as e1000e, PciCard};
 use crate::drivers::pci::Address;
 use crate::drivers::pci::config;
 use crate::drivers::pci::scan::Identity;
 use crate::executor;
+use crate::processor::random;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Once;
+use vmbus::protocol::network::Mac;
 use vsp::network::Wire;
 use vsp::switch::port::PortSettings;
 use vsp::switch::{AttachError, Kind, Switch};
 
 /// The processor that takes the card's interrupts.
 const INTERRUPT_VP: u32 = 0;
+/// The gateway's hardware address, of those that anyone may make up.
+const GATEWAY_ADDRESS: Mac = Mac([0x02, b'p', b'a', b'r', 0, 1]);
 /// The name of the first card.
 const CARD_NAME: &str = "eth0";
 
@@ -28,6 +38,8 @@ static NETWORK: Once<Network> = Once::new();
 
 /// The root's network.
 pub struct Network {
+    /// The gateway of the default switch.
+    pub(super) gateway: Arc<GatewayPorts>,
     pub(super) uplink: Once<Uplink>,
     /// A card is being started.
     pub(super) starting: AtomicBool,
@@ -48,9 +60,26 @@ pub fn network() -> Option<&'static Network> {
     NETWORK.get()
 }
 
-/// Has the root's network started, as tasks: the first card among `functions` becomes the uplink.
-pub fn begin(switches: &Arc<Switches>, functions: &'static [Identity]) {
+/// Has the root's network started: at once the default switch with its gateway, and as a task the first card among
+/// `functions`, which becomes the uplink. `file` holds the settings, if there are any.
+pub fn begin(switches: &Arc<Switches>, functions: &'static [Identity], file: Option<&[u8]>) {
+    let config = match file.map(NetworkConfig::read) {
+        None => NetworkConfig::default(),
+        Some(Ok(config)) => config,
+        Some(Err(error)) => {
+            log::error!("{error}; the root's network is as if the file were not there");
+            NetworkConfig::default()
+        }
+    };
+    let gateway = match default_switch(switches, &config) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            log::error!("the gateway cannot be plugged into the switch '{DEFAULT_SWITCH}': {error}");
+            return;
+        }
+    };
     let network = NETWORK.call_once(|| Network {
+        gateway,
         uplink: Once::new(),
         starting: AtomicBool::new(false),
     });
@@ -65,7 +94,7 @@ pub fn begin(switches: &Arc<Switches>, functions: &'static [Identity]) {
     network.starting.store(true, Ordering::Release);
     let switches = switches.clone();
     executor::spawn_on(INTERRUPT_VP, async move {
-        if let Err(error) = start(&switches, identity).await {
+        if let Err(error) = start(network, &switches, identity, config.mtu).await {
             log::error!("{CARD_NAME} at {}: cannot be used: {error}", identity.address);
         }
         network.starting.store(false, Ordering::Release);
@@ -85,9 +114,48 @@ enum StartError {
     SwitchThere,
 }
 
-async fn start(switches: &Switches, identity: Identity) -> Result<(), StartError> {
+/// Makes the default switch, with the gateway on it.
+fn default_switch(switches: &Switches, config: &NetworkConfig) -> Result<Arc<GatewayPorts>, AttachError> {
+    let mut seed = [0; 8];
+    random::fill(&mut seed);
+    let settings = DhcpSettings {
+        gateway: config.gateway,
+        prefix: config.prefix,
+        pool: config.pool.clone(),
+        mtu: config.mtu as u16,
+    };
+    let mut gateway = Gateway::new(GATEWAY_ADDRESS, settings, u64::from_le_bytes(seed));
+    for (machine, address) in &config.leases {
+        gateway.fix(machine, *address);
+    }
+    for (from, target, port) in &config.forwards {
+        if let Err(error) = gateway.forwards.add(*from, target.clone(), *port) {
+            log::error!("{FILE}: {error}");
+        }
+    }
+    let gateway = Arc::new(GatewayPorts::new(gateway));
+    let wire = Arc::new(Wire::new(Switch::new(Kind::Internal)));
+    let port = wire.attach(
+        PortSettings::host(GATEWAY_ADDRESS),
+        Arc::new(InsidePort(gateway.clone())),
+    )?;
+    gateway.plug_inside(wire.clone(), port);
+    switches.add(DEFAULT_SWITCH, wire);
+    let told = gateway.clone();
+    switches.register_with(Box::new(move |card, machine| {
+        told.with(|gateway| gateway.introduce(card, machine));
+    }));
+    Ok(gateway)
+}
+
+async fn start(
+    network: &Network,
+    switches: &Switches,
+    identity: Identity,
+    mtu: usize,
+) -> Result<(), StartError> {
     let space = config::machine().ok_or(StartError::NoPci)?;
-    let (card, interrupt) = e1000e::one(space, identity, String::from(CARD_NAME), DEFAULT_MTU).await?;
+    let (card, interrupt) = e1000e::one(space, identity, String::from(CARD_NAME), mtu).await?;
     log::info!(
         "{}: {}, MTU {}, at {}",
         card.name,
@@ -104,14 +172,14 @@ async fn start(switches: &Switches, identity: Identity) -> Result<(), StartError
     if !switches.add(EXTERNAL_SWITCH, wire.clone()) {
         return Err(StartError::SwitchThere);
     }
-    let stack = RootStack::start(host.clone(), Box::new(|_| {}));
-    if let Some(network) = network() {
-        network.uplink.call_once(|| Uplink {
-            identity,
-            card: card.clone(),
-            stack,
-        });
-    }
+    network.gateway.plug_outside(host.clone());
+    host.put_behind(network.gateway.clone());
+    let stack = RootStack::start(host.clone(), watcher(network.gateway.clone(), &card));
+    network.uplink.call_once(|| Uplink {
+        identity,
+        card: card.clone(),
+        stack,
+    });
     let upstream = Arc::new(FromUplink {
         wire,
         port: uplink_port,
@@ -119,6 +187,33 @@ async fn start(switches: &Switches, identity: Identity) -> Result<(), StartError
     });
     executor::spawn_on(INTERRUPT_VP, e1000e::serve(card, interrupt, upstream)).detach();
     Ok(())
+}
+
+/// Tells the gateway of the root's address.
+fn watcher(gateway: Arc<GatewayPorts>, card: &Card<PciCard>) -> Watcher {
+    let (mac, mtu) = (card.address(), card.mtu());
+    Box::new(move |address| {
+        let outside = address.map(|own| Outside {
+            own: Host {
+                mac,
+                address: own.address,
+            },
+            prefix: own.prefix,
+            router: own.router,
+            name_server: own.name_servers.first().copied(),
+            mtu,
+        });
+        if let Some(own) = address
+            && gateway.with(|gateway| gateway.is_inside(own.address))
+        {
+            log::warn!(
+                "the root's address {} is in the network of the switch '{DEFAULT_SWITCH}': guests reach nothing outside; give \
+                 that switch other addresses in {FILE}",
+                own.address
+            );
+        }
+        gateway.set_outside(outside);
+    })
 }
 
 /// The driver that owns the PCI function at `address`, if it is the uplink's.

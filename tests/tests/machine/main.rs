@@ -8,6 +8,7 @@
 //! | [`figures`] | what exits and the boot cost, in instructions |
 //! | [`hardware`] | processors and IOMMUs that lack something |
 //! | [`iommu`] | what devices reach, and which interrupts they raise |
+//! | [`network`] | the root's own network |
 //! | [`power`] | power off, reset |
 //! | [`refused`] | what the root must not do, and what ends it |
 //! | [`shell`] | every command, for people and for programs |
@@ -20,6 +21,7 @@ mod disk;
 mod figures;
 mod hardware;
 mod iommu;
+mod network;
 mod power;
 mod refused;
 mod shell;

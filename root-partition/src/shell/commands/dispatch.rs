@@ -180,7 +180,7 @@ mod tests {
     fn a_noun_alone_lists_its_verbs() {
         assert_eq!(
             error("root"),
-            "'root' needs a verb: root info, root log ('help root' tells what they do)"
+            "'root' needs a verb: root info, root log, root network, root ping ('help root' tells what they do)"
         );
         assert_eq!(error("root --json"), error("root"));
     }

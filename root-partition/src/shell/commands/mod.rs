@@ -11,6 +11,7 @@
 //! | [`disk`] | `disk …` |
 //! | [`dispatch`] | a line to a row; suggestions |
 //! | [`dma`] | `hv iommu`, `hv iommu faults` |
+//! | [`forward`] | `net forward …`, `net leases`, `net gateway` |
 //! | [`help`] | `help`, `--help` |
 //! | [`info`] | `hv info`, `root info`, `version` |
 //! | [`iommu`] | the IOMMU's capability registers |
@@ -32,6 +33,7 @@ mod devices;
 mod disk;
 pub mod dispatch;
 mod dma;
+mod forward;
 pub(crate) mod help;
 mod info;
 mod iommu;
@@ -70,6 +72,11 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
     command("switch",   "list",     "List the virtual switches",                                 Now(switch::list)).json(),
     command("net",      "list",     "List switches' ports, with what went through each",         Now(switch::ports)).json(),
+    command("net",      "gateway",  "Show the guests' way out, and what it dropped",            Now(forward::gateway)).json(),
+    command("net",      "leases",   "List the addresses that guests were given",                Now(forward::leases)).json(),
+    command("net",      "forward list", "List the ports that lead to guests",                   Now(forward::list)).json(),
+    command("net",      "forward add", "Have a port of the root lead to a guest",               Now(forward::add)).arguments(&[forward::FROM, forward::TO]),
+    command("net",      "forward delete", "End a port forward and what goes by it",             Now(forward::delete)).arguments(&[forward::FORWARDED]),
     command("vm",       "list",     "List the virtual machines and the descriptions",            Now(vm::show::list)).json(),
     command("vm",       "create",   "Make a virtual machine of a description",                   Now(vm::control::create)).arguments(&[vm::DESCRIPTION]).flags(&[vm::control::NAME]).json(),
     command("vm",       "start",    "Start a virtual machine, made first if need be",            Later(vm::control::start)).arguments(&[vm::MACHINE]).flags(&[vm::control::WAIT, vm::control::CONSOLE]).json(),

@@ -61,6 +61,7 @@ impl<H: Host> Network<H> {
             name: format!("Network {}", index + 1),
             queues: description.processors.min(MOST_CHANNELS) as u16,
         }));
+        switches.introduce(address, &description.name);
         let wire = switches.named(&card.switch);
         let mut settings = PortSettings::guest(address);
         settings.vlan = card.vlan.map_or_else(VlanMode::default, VlanMode::Access);

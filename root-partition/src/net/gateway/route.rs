@@ -1,0 +1,723 @@
+//! The gateway as a state machine: frames in, and what becomes of them out. It owns no lock, no clock and no port.
+
+use super::build::{self, Host};
+use super::dhcp::{DhcpServer, DhcpSettings};
+use super::flows::{Flow, Flows, NoFlow};
+use super::forwards::{Forwards, PublicPort, Target};
+use super::neighbours::{Known, MAX_WAITING_BYTES, Neighbours};
+use super::packet::{End, Ends, Packet, Protocol, Unfit};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Cidr};
+use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
+use vsp::network::{Frame, segment};
+use vsp::switch::TICKS_A_SECOND;
+use vsp::switch::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, FrameHeader};
+
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+const NAME_SERVER: u16 = 53;
+/// Largest frame that is looked at as a whole: an echo request of a guest, a DHCP message.
+const MAX_WHOLE: usize = 9018;
+/// ICMP errors a second at most.
+const ERRORS_A_SECOND: u32 = 50;
+
+/// The root's address on the other side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outside {
+    /// The root there.
+    pub own: Host,
+    /// Bits of the network's part.
+    pub prefix: u8,
+    /// The way to other networks.
+    pub router: Option<Ipv4Addr>,
+    /// The first name server.
+    pub name_server: Option<Ipv4Addr>,
+    /// The largest IP packet.
+    pub mtu: usize,
+}
+
+/// Which of the gateway's networks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// The guests'.
+    Inside,
+    /// The uplink's.
+    Outside,
+}
+
+/// A frame that the gateway made, or held back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// Where it goes.
+    pub to: Network,
+    /// The frame, complete.
+    pub bytes: Vec<u8>,
+}
+
+/// What becomes of a frame.
+pub enum Verdict {
+    /// Nothing more.
+    Done,
+    /// It is for the root's own stack.
+    Stack,
+    /// It goes on, with these first bytes.
+    Forward(Network, Packet),
+    /// It is for the root's own stack, with these first bytes.
+    ForwardToStack(Packet),
+}
+
+/// Why frames went nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Dropped {
+    /// They are no packets, or their checksums are wrong.
+    Malformed,
+    /// They are parts of packets.
+    Fragment,
+    /// Their sender's address is not theirs.
+    Spoofed,
+    /// The root has no address outside.
+    NoUplink,
+    /// They belong to no flow, and begin none.
+    NoFlow,
+    /// The table of flows is full.
+    TableFull,
+    /// They are larger than the uplink takes.
+    TooLarge,
+    /// They have passed too many routers.
+    Hops,
+    /// Nobody has told yet who has the address.
+    Unresolved,
+    /// They carry what cannot be translated.
+    OtherProtocol,
+}
+
+impl Dropped {
+    /// All, with what a person calls them.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::Malformed, "malformed"),
+        (Self::Fragment, "fragment"),
+        (Self::Spoofed, "spoofed"),
+        (Self::NoUplink, "no uplink"),
+        (Self::NoFlow, "no flow"),
+        (Self::TableFull, "table full"),
+        (Self::TooLarge, "too large"),
+        (Self::Hops, "hops"),
+        (Self::Unresolved, "unresolved"),
+        (Self::OtherProtocol, "other protocol"),
+    ];
+}
+
+/// What the gateway counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Packets that went out.
+    pub outward: u64,
+    /// Packets that went in.
+    pub inward: u64,
+    dropped: [u64; Dropped::ALL.len()],
+}
+
+impl Counters {
+    /// Frames dropped for `reason`.
+    pub const fn dropped(&self, reason: Dropped) -> u64 {
+        self.dropped[reason as usize]
+    }
+}
+
+/// The gateway.
+pub struct Gateway {
+    inside: Host,
+    network: Ipv4Cidr,
+    outside: Option<Outside>,
+    /// The DHCP server.
+    pub dhcp: DhcpServer,
+    /// The port forwards.
+    pub forwards: Forwards,
+    /// The flows.
+    pub flows: Flows,
+    /// What was counted.
+    pub counters: Counters,
+    /// The cards of virtual machines, and the machines' names.
+    machines: BTreeMap<Mac, String>,
+    /// Addresses that were given to machines by name.
+    fixed: BTreeMap<String, Ipv4Addr>,
+    guests: Neighbours,
+    others: Neighbours,
+    /// Errors sent in the second that began then.
+    errors: (u64, u32),
+}
+
+impl Gateway {
+    /// A gateway that guests see as `mac`, at the address that `settings` name. `seed` makes its ports hard to guess.
+    pub fn new(mac: Mac, settings: DhcpSettings, seed: u64) -> Self {
+        Self {
+            inside: Host {
+                mac,
+                address: settings.gateway,
+            },
+            network: Ipv4Cidr::new(settings.gateway, settings.prefix),
+            outside: None,
+            dhcp: DhcpServer::new(settings),
+            forwards: Forwards::default(),
+            flows: Flows::new(seed),
+            counters: Counters::default(),
+            machines: BTreeMap::new(),
+            fixed: BTreeMap::new(),
+            guests: Neighbours::default(),
+            others: Neighbours::default(),
+            errors: (0, 0),
+        }
+    }
+
+    /// The gateway as guests see it.
+    pub const fn inside_host(&self) -> Host {
+        self.inside
+    }
+
+    /// Whether `address` is one of the guests' network.
+    pub fn is_inside(&self, address: Ipv4Addr) -> bool {
+        self.network.contains_addr(&address)
+    }
+
+    /// The root's address outside is this from now on. Flows of another end.
+    pub fn set_outside(&mut self, outside: Option<Outside>, now: u64, out: &mut Vec<Made>) {
+        let address = |outside: Option<Outside>| outside.map(|outside| outside.own.address);
+        if address(outside) != address(self.outside) {
+            self.flows.end(|_| true);
+            self.others.clear();
+        }
+        self.outside = outside;
+        if let Some(outside) = outside {
+            self.dhcp.set_mtu(outside.mtu as u16);
+            // So that the first packet need not wait.
+            if let Some(router) = outside.router
+                && let Known::Not(true) = self.others.find(router, now)
+            {
+                out.push(ask(Network::Outside, outside.own, router));
+            }
+        }
+    }
+
+    /// `mac` is the card of the virtual machine `name`.
+    pub fn introduce(&mut self, mac: Mac, name: &str) {
+        if let Some(address) = self.fixed.get(name) {
+            self.dhcp.fix(mac, *address);
+        }
+        self.machines.insert(mac, name.into());
+    }
+
+    /// The virtual machine `name` gets this address.
+    pub fn fix(&mut self, name: &str, address: Ipv4Addr) {
+        self.fixed.insert(name.into(), address);
+        let card = self.machines.iter().find(|(_, machine)| *machine == name);
+        if let Some((mac, _)) = card {
+            self.dhcp.fix(*mac, address);
+        }
+    }
+
+    /// The name of the machine whose card is `mac`.
+    pub fn machine_of(&self, mac: Mac) -> Option<&str> {
+        self.machines.get(&mac).map(String::as_str)
+    }
+
+    /// The address of a forward's guest.
+    pub fn resolve(&self, target: &Target, now: u64) -> Option<Ipv4Addr> {
+        match target {
+            Target::Address(address) => Some(*address),
+            Target::Machine(name) => {
+                let mut cards = self.machines.iter().filter(|(_, machine)| *machine == name);
+                let leased = cards.find_map(|(mac, _)| self.dhcp.address_of(*mac, now));
+                leased.or_else(|| self.fixed.get(name).copied())
+            }
+        }
+    }
+
+    /// A forward ends, with the flows that it began.
+    pub fn end_forward(&mut self, from: PublicPort) -> Result<(), super::forwards::BadForward> {
+        self.forwards.delete(from)?;
+        self.flows
+            .end(|flow| flow.protocol == from.protocol && flow.port == from.port);
+        Ok(())
+    }
+
+    fn drop(&mut self, reason: Dropped) -> Verdict {
+        self.counters.dropped[reason as usize] += 1;
+        Verdict::Done
+    }
+
+    /// A frame of the guests' network, for the gateway or for all.
+    pub fn from_inside(&mut self, frame: &Frame<'_>, now: u64, out: &mut Vec<Made>) -> Verdict {
+        let Some(header) = FrameHeader::read(frame.head, None).filter(|header| !header.tag_in_frame) else {
+            return self.drop(Dropped::Malformed);
+        };
+        match header.ethertype {
+            ETHERTYPE_ARP => self.arp_from_inside(frame, header.source, now, out),
+            ETHERTYPE_IPV4 => match Packet::read(frame) {
+                Ok(packet) => self.packet_from_inside(frame, packet, header.source, now, out),
+                Err(unfit) => self.unfit(unfit),
+            },
+            _ => Verdict::Done,
+        }
+    }
+
+    /// A frame that came from outside to the root, or to all.
+    pub fn from_outside(&mut self, frame: &Frame<'_>, now: u64, out: &mut Vec<Made>) -> Verdict {
+        let (Some(outside), Some(header)) = (self.outside, FrameHeader::read(frame.head, None)) else {
+            return Verdict::Stack;
+        };
+        if header.tag_in_frame {
+            return Verdict::Stack;
+        }
+        match header.ethertype {
+            ETHERTYPE_ARP => {
+                if let Some((_, sender, _)) = read_arp(frame, header.source) {
+                    let waiting = self.others.learn(sender, header.source, false, now);
+                    release(waiting, Network::Outside, header.source, out);
+                }
+                Verdict::Stack
+            }
+            ETHERTYPE_IPV4 => match Packet::read(frame) {
+                Ok(packet) if packet.destination() == outside.own.address => {
+                    self.packet_from_outside(frame, packet, now, out)
+                }
+                // A fragment may be the root's own.
+                _ => Verdict::Stack,
+            },
+            _ => Verdict::Stack,
+        }
+    }
+
+    /// A frame that the root's stack sends; [`Verdict::Stack`] says that it goes outside, as it is.
+    pub fn from_stack(&mut self, frame: &Frame<'_>, now: u64, out: &mut Vec<Made>) -> Verdict {
+        let Some(header) = FrameHeader::read(frame.head, None) else {
+            return Verdict::Done;
+        };
+        if header.ethertype != ETHERTYPE_IPV4 {
+            return Verdict::Stack;
+        }
+        match Packet::read(frame) {
+            Ok(packet) if self.is_inside(packet.destination()) => self.send_in(frame, packet, now, out),
+            _ => Verdict::Stack,
+        }
+    }
+
+    fn unfit(&mut self, unfit: Unfit) -> Verdict {
+        self.drop(match unfit {
+            Unfit::Malformed => Dropped::Malformed,
+            Unfit::Fragment => Dropped::Fragment,
+        })
+    }
+
+    fn arp_from_inside(&mut self, frame: &Frame<'_>, source: Mac, now: u64, out: &mut Vec<Made>) -> Verdict {
+        let Some((operation, sender, target)) = read_arp(frame, source) else {
+            return self.drop(Dropped::Malformed);
+        };
+        if sender != Ipv4Addr::UNSPECIFIED && !self.is_theirs(sender, source, now) {
+            return self.drop(Dropped::Spoofed);
+        }
+        let waiting = self.guests.learn(sender, source, self.is_inside(sender), now);
+        release(waiting, Network::Inside, source, out);
+        if operation == ArpOperation::Request && target == self.inside.address {
+            let to = Host {
+                mac: source,
+                address: sender,
+            };
+            out.push(Made {
+                to: Network::Inside,
+                bytes: build::arp(ArpOperation::Reply, self.inside, to),
+            });
+        }
+        Verdict::Done
+    }
+
+    /// Whether the card `mac` may send from `address`: one of the network that nobody else has a lease of.
+    fn is_theirs(&self, address: Ipv4Addr, mac: Mac, now: u64) -> bool {
+        self.is_inside(address)
+            && address != self.inside.address
+            && self.dhcp.holder(address, now).is_none_or(|holder| holder == mac)
+    }
+
+    fn packet_from_inside(
+        &mut self,
+        frame: &Frame<'_>,
+        packet: Packet,
+        mac: Mac,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        let ends = packet.ends();
+        if let Some(ends) = ends
+            && (ends.protocol, ends.destination.1) == (Protocol::Udp, DHCP_SERVER)
+            && matches!(ends.destination.0, address if address == Ipv4Addr::BROADCAST || address == self.inside.address)
+        {
+            return self.dhcp_message(frame, &packet, mac, now, out);
+        }
+        let guest = Host {
+            mac,
+            address: packet.source(),
+        };
+        if !self.is_theirs(guest.address, mac, now) {
+            return self.drop(Dropped::Spoofed);
+        }
+        self.guests.learn(guest.address, mac, true, now);
+        let to = packet.destination();
+        let outside = self.outside;
+        if to == self.inside.address {
+            return self.for_gateway(frame, packet, ends, guest, now, out);
+        }
+        if outside.is_some_and(|outside| outside.own.address == to) {
+            let mut packet = packet;
+            packet.set_macs(self.inside.mac, outside.map_or(mac, |outside| outside.own.mac));
+            return Verdict::ForwardToStack(packet);
+        }
+        // Neighbours talk to each other, and groups stay inside.
+        if self.is_inside(to)
+            || to.is_broadcast()
+            || to.is_multicast()
+            || to.is_loopback()
+            || to.is_unspecified()
+        {
+            return Verdict::Done;
+        }
+        let Some(ends) = ends else {
+            return self.drop(Dropped::OtherProtocol);
+        };
+        self.send_out(frame, packet, &ends, ends.destination, guest, now, out)
+    }
+
+    /// A packet for the gateway itself.
+    fn for_gateway(
+        &mut self,
+        frame: &Frame<'_>,
+        packet: Packet,
+        ends: Option<Ends>,
+        guest: Host,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        match ends {
+            Some(ends) if ends.protocol == Protocol::Echo => {
+                self.answer_echo(frame, &packet, guest, out);
+                Verdict::Done
+            }
+            // The relay: questions go on to the root's own name server.
+            Some(ends) if ends.destination.1 == NAME_SERVER => {
+                let server = self.outside.and_then(|outside| outside.name_server);
+                match server {
+                    Some(server) => {
+                        self.send_out(frame, packet, &ends, (server, NAME_SERVER), guest, now, out)
+                    }
+                    None => {
+                        self.error(guest, (3, 3), 0, &packet, now, out);
+                        self.drop(Dropped::NoUplink)
+                    }
+                }
+            }
+            _ => {
+                // Nothing listens here: who asks is told at once.
+                if packet.next_header() != IpProtocol::Icmp {
+                    self.error(guest, (3, 3), 0, &packet, now, out);
+                }
+                Verdict::Done
+            }
+        }
+    }
+
+    fn answer_echo(&mut self, frame: &Frame<'_>, packet: &Packet, guest: Host, out: &mut Vec<Made>) {
+        let Some(whole) = whole(frame) else { return };
+        let end = (ETHERNET_HEADER + packet.ip_length).min(whole.len());
+        let Some(message) = whole.get(packet.transport()..end) else {
+            return;
+        };
+        let Ok(message) = Icmpv4Packet::new_checked(message) else {
+            return;
+        };
+        let parsed = Icmpv4Repr::parse(&message, &smoltcp::phy::ChecksumCapabilities::default());
+        if let Ok(Icmpv4Repr::EchoRequest { ident, seq_no, data }) = parsed {
+            let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
+            out.push(Made {
+                to: Network::Inside,
+                bytes: build::icmp(self.inside, guest, &reply),
+            });
+        }
+    }
+
+    fn dhcp_message(
+        &mut self,
+        frame: &Frame<'_>,
+        packet: &Packet,
+        mac: Mac,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        let whole = whole(frame);
+        let end = ETHERNET_HEADER + packet.ip_length;
+        let message = whole
+            .as_ref()
+            .and_then(|bytes| bytes.get(packet.transport() + 8..end));
+        let Some(message) = message else {
+            return self.drop(Dropped::Malformed);
+        };
+        if let Some(answer) = self.dhcp.receive(mac, message, now) {
+            let to = Host {
+                mac: if answer.to.is_broadcast() {
+                    Mac::BROADCAST
+                } else {
+                    mac
+                },
+                address: answer.to,
+            };
+            out.push(Made {
+                to: Network::Inside,
+                bytes: build::udp((self.inside, DHCP_SERVER), (to, DHCP_CLIENT), &answer.message),
+            });
+        }
+        Verdict::Done
+    }
+
+    /// Sends a guest's packet outside, to `remote`, which the guest knows by another address where it is the name server.
+    #[allow(clippy::too_many_arguments)]
+    fn send_out(
+        &mut self,
+        frame: &Frame<'_>,
+        mut packet: Packet,
+        ends: &Ends,
+        remote: (Ipv4Addr, u16),
+        guest: Host,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        let Some(outside) = self.outside else {
+            self.error(guest, (3, 0), 0, &packet, now, out);
+            return self.drop(Dropped::NoUplink);
+        };
+        if packet.hops() <= 1 {
+            self.error(guest, (11, 0), 0, &packet, now, out);
+            return self.drop(Dropped::Hops);
+        }
+        if packet.ip_length > outside.mtu && !packet.is_large {
+            self.error(guest, (3, 4), outside.mtu as u16, &packet, now, out);
+            return self.drop(Dropped::TooLarge);
+        }
+        let flow = match self.flow_out(ends, remote, packet.tcp_flags(), now) {
+            Ok(flow) => flow,
+            Err(reason) => return self.drop(reason),
+        };
+        packet.translate(flow.protocol, End::Source, (outside.own.address, flow.port));
+        if flow.remote != flow.seen {
+            packet.translate(flow.protocol, End::Destination, flow.remote);
+        }
+        packet.count_hop();
+        self.counters.outward += 1;
+        let is_near = Ipv4Cidr::new(outside.own.address, outside.prefix).contains_addr(&flow.remote.0);
+        let Some(next) = (if is_near {
+            Some(flow.remote.0)
+        } else {
+            outside.router
+        }) else {
+            return self.drop(Dropped::Unresolved);
+        };
+        let known = self.others.find(next, now);
+        self.pass_on(frame, packet, Network::Outside, outside.own, next, known, out)
+    }
+
+    fn flow_out(
+        &mut self,
+        ends: &Ends,
+        remote: (Ipv4Addr, u16),
+        flags: u8,
+        now: u64,
+    ) -> Result<Flow, Dropped> {
+        if let Some(flow) = self.flows.from_inside(ends, flags, now) {
+            return Ok(flow);
+        }
+        // An answer to an echo request that nobody sent, or the middle of a connection that is not known.
+        let begins = match ends.protocol {
+            Protocol::Tcp => flags & 0x17 == 2,
+            Protocol::Udp => true,
+            Protocol::Echo => ends.destination.1 == 0,
+        };
+        if !begins {
+            return Err(Dropped::NoFlow);
+        }
+        let (forwards, protocol) = (&self.forwards, ends.protocol);
+        let is_forwarded = |port| forwards.find(PublicPort { protocol, port }).is_some();
+        self.flows.open(ends, remote, now, is_forwarded).map_err(no_flow)
+    }
+
+    fn packet_from_outside(
+        &mut self,
+        frame: &Frame<'_>,
+        mut packet: Packet,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        if let Some(sent) = packet.quoted() {
+            let Some(flow) = self.flows.of_sent(&sent) else {
+                return Verdict::Stack;
+            };
+            packet.translate_quoted(flow.protocol, flow.guest, flow.seen);
+            return self.send_in(frame, packet, now, out);
+        }
+        let Some(ends) = packet.ends() else {
+            return Verdict::Stack;
+        };
+        let flow = match self.flows.from_outside(&ends, packet.tcp_flags(), now) {
+            Some(flow) => flow,
+            None => match self.flow_in(&ends, packet.tcp_flags(), now) {
+                Some(Ok(flow)) => flow,
+                Some(Err(reason)) => return self.drop(reason),
+                None => return Verdict::Stack,
+            },
+        };
+        if packet.hops() <= 1 {
+            return self.drop(Dropped::Hops);
+        }
+        packet.translate(flow.protocol, End::Destination, flow.guest);
+        if flow.remote != flow.seen {
+            packet.translate(flow.protocol, End::Source, flow.seen);
+        }
+        packet.count_hop();
+        self.send_in(frame, packet, now, out)
+    }
+
+    /// The flow that a packet from outside begins, if its port is forwarded.
+    fn flow_in(&mut self, ends: &Ends, flags: u8, now: u64) -> Option<Result<Flow, Dropped>> {
+        let from = PublicPort {
+            protocol: ends.protocol,
+            port: ends.destination.1,
+        };
+        let (target, port) = self.forwards.find(from)?;
+        let guest = self.resolve(target, now).map(|address| (address, *port));
+        if ends.protocol == Protocol::Tcp && flags & 0x17 != 2 {
+            return Some(Err(Dropped::NoFlow));
+        }
+        let Some(guest) = guest else {
+            return Some(Err(Dropped::Unresolved));
+        };
+        Some(self.flows.open_to(ends, guest, now).map_err(no_flow))
+    }
+
+    /// Sends a packet to a guest.
+    fn send_in(&mut self, frame: &Frame<'_>, packet: Packet, now: u64, out: &mut Vec<Made>) -> Verdict {
+        let guest = packet.destination();
+        self.counters.inward += 1;
+        let known = match self.dhcp.holder(guest, now) {
+            Some(mac) => Known::At(mac, false),
+            None => self.guests.find(guest, now),
+        };
+        self.pass_on(frame, packet, Network::Inside, self.inside, guest, known, out)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn pass_on(
+        &mut self,
+        frame: &Frame<'_>,
+        mut packet: Packet,
+        to: Network,
+        own: Host,
+        next: Ipv4Addr,
+        known: Known,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
+        if let Known::At(_, true) | Known::Not(true) = known {
+            out.push(ask(to, own, next));
+        }
+        if let Known::At(mac, _) = known {
+            packet.set_macs(own.mac, mac);
+            return Verdict::Forward(to, packet);
+        }
+        packet.set_macs(own.mac, Mac::BROADCAST);
+        let waiting = match to {
+            Network::Inside => &mut self.guests,
+            Network::Outside => &mut self.others,
+        };
+        // Complete, as nobody will work on it later.
+        if frame.length <= MAX_WAITING_BYTES {
+            let _ = segment::complete(&packet.frame(frame), None, false, |bytes| {
+                waiting.wait(next, bytes.to_vec());
+            });
+        }
+        self.drop(Dropped::Unresolved)
+    }
+
+    /// Tells a guest what became of its packet, unless it was told much already.
+    fn error(
+        &mut self,
+        guest: Host,
+        kind: (u8, u8),
+        word: u16,
+        packet: &Packet,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) {
+        let second = now / TICKS_A_SECOND;
+        if self.errors.0 != second {
+            self.errors = (second, 0);
+        }
+        self.errors.1 += 1;
+        if self.errors.1 <= ERRORS_A_SECOND {
+            let quoted = &packet.head()[ETHERNET_HEADER..];
+            let quoted = &quoted[..quoted.len().min(packet.ip_length)];
+            out.push(Made {
+                to: Network::Inside,
+                bytes: build::icmp_error(self.inside, guest, kind, word, quoted),
+            });
+        }
+    }
+}
+
+const fn no_flow(error: NoFlow) -> Dropped {
+    match error {
+        NoFlow::TableFull | NoFlow::NoPort => Dropped::TableFull,
+    }
+}
+
+/// A question who has `address`.
+fn ask(to: Network, own: Host, address: Ipv4Addr) -> Made {
+    let other = Host {
+        mac: Mac::BROADCAST,
+        address,
+    };
+    Made {
+        to,
+        bytes: build::arp(ArpOperation::Request, own, other),
+    }
+}
+
+/// Lets packets go that waited for `mac`.
+fn release(waiting: Vec<Vec<u8>>, to: Network, mac: Mac, out: &mut Vec<Made>) {
+    out.extend(waiting.into_iter().map(|mut bytes| {
+        bytes[..6].copy_from_slice(&mac.0);
+        Made { to, bytes }
+    }));
+}
+
+/// An ARP message that its sender sent itself: what it is, who sent it, of whom it is.
+fn read_arp(frame: &Frame<'_>, source: Mac) -> Option<(ArpOperation, Ipv4Addr, Ipv4Addr)> {
+    let message = ArpPacket::new_checked(frame.head.get(ETHERNET_HEADER..)?).ok()?;
+    let ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_protocol_addr,
+        ..
+    } = ArpRepr::parse(&message).ok()?
+    else {
+        return None;
+    };
+    (source_hardware_addr.0 == source.0).then_some((operation, source_protocol_addr, target_protocol_addr))
+}
+
+/// All bytes of a frame, copied, with what its sender left out filled in.
+fn whole(frame: &Frame<'_>) -> Option<Vec<u8>> {
+    let mut whole = None;
+    if frame.large.is_none() && frame.length <= MAX_WHOLE {
+        segment::complete(frame, None, false, |bytes| whole = Some(bytes.to_vec())).ok()?;
+    }
+    whole
+}

@@ -10,6 +10,35 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 
+# What the DHCP client does with what it is told.
+mkdir -p /usr/share/udhcpc /etc
+cat > /usr/share/udhcpc/default.script <<'END'
+#!/bin/sh
+case $1 in
+deconfig)
+    ip addr flush dev $interface
+    ip link set $interface up
+    ;;
+bound)
+    [ -z "$mtu" ] || ip link set $interface mtu $mtu
+    ip addr add $ip/$mask dev $interface
+    [ -z "$router" ] || ip route add default via $router dev $interface
+    : > /etc/resolv.conf
+    for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done
+    ;;
+esac
+END
+chmod +x /usr/share/udhcpc/default.script
+
+# dhcp: brings up the first network card, with an address by DHCP.
+dhcp() {
+    modprobe hv_netvsc
+    until [ -e /sys/class/net/eth0 ]; do sleep 0.2; done
+    ip link set lo up
+    ip link set eth0 up
+    udhcpc -q -i eth0 -O mtu -x hostname:$(hostname)
+}
+
 # With root=DEVICE, this is only the way to that device's file system.
 for word in $(cat /proc/cmdline); do
     case $word in root=*) root=${word#root=} ;; esac

@@ -321,8 +321,17 @@ impl Packet {
                 difference.0 += echo.0;
             }
             Protocol::Tcp | Protocol::Udp => {
-                self.change(ports, sender.1, &mut difference);
-                self.change(ports + 2, remote.1, &mut difference);
+                let mut own = Difference::default();
+                self.change(ports, sender.1, &mut own);
+                self.change(ports + 2, remote.1, &mut own);
+                difference.0 += own.0;
+                // TCP's checksum is not among what is quoted for sure.
+                let at = ports + 6;
+                if protocol == Protocol::Udp && self.word(at) != 0 {
+                    own.0 += header.0;
+                    let checksum = own.apply(self.word(at));
+                    self.change(at, checksum, &mut difference);
+                }
             }
         }
         let checksum = difference.apply(self.word(transport + 2));

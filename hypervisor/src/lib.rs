@@ -6,6 +6,7 @@
 //! | [`cpuid`] | CPUID as guests see it |
 //! | [`device_interrupt`] | which VP each device interrupt belongs to |
 //! | [`exit`] | the one `match` over everything that a guest can do |
+//! | `fuzz` | entries for fuzzers, on the host |
 //! | [`hypercall`] | the table of hypercalls and their handlers |
 //! | [`intercept`] | exits that are refused, and the end of a partition |
 //! | [`iommu`] | what devices can reach, and which interrupts they can raise |
@@ -22,12 +23,14 @@
 //! | [`stop`] | the end, with a report |
 //! | [`system`] | what the machine and the hypervisor are |
 //! | [`virtualization`] | the trait over AMD-V and VT-x, and the SVM backend |
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fuzz")), no_std)]
 
 pub mod boot;
 pub mod cpuid;
 pub mod device_interrupt;
 pub mod exit;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hypercall;
 pub mod intercept;
 pub mod iommu;

@@ -61,11 +61,13 @@ impl<T: Copy + 'static> IdTable<T> {
     }
 
     fn find(&mut self, id: u32) -> Option<&'static mut Entry<T>> {
+        // One more than the last id would be the tag of a free entry.
+        let tag = id.checked_add(1)?;
         let bucket = self.buckets()?[Self::bucket_of(id)];
         if bucket == 0 {
             return None;
         }
-        Self::entries(bucket).iter_mut().find(|entry| entry.tag == id + 1)
+        Self::entries(bucket).iter_mut().find(|entry| entry.tag == tag)
     }
 
     /// The value of an id.
@@ -75,11 +77,10 @@ impl<T: Copy + 'static> IdTable<T> {
             .map(|entry| unsafe { entry.value.assume_init_mut() })
     }
 
-    /// Gives an id a value. Ids are used once.
+    /// Gives an id a value. Ids are used once, and the last 32-bit number is none.
     pub fn insert(&mut self, id: u32, value: T, source: &mut dyn FrameSource) -> Result<(), HvStatus> {
-        if self.find(id).is_some() {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
+        let tag = id.checked_add(1).filter(|_| self.find(id).is_none());
+        let tag = tag.ok_or(HvStatus::INVALID_PARAMETER)?;
         if self.directory.is_none() {
             self.directory = Some(source.allocate().ok_or(HvStatus::INSUFFICIENT_MEMORY)?);
         }
@@ -93,7 +94,7 @@ impl<T: Copy + 'static> IdTable<T> {
             .find(|entry| entry.tag == 0)
             .ok_or(HvStatus::NO_RESOURCES)?;
         free.value = MaybeUninit::new(value);
-        free.tag = id + 1;
+        free.tag = tag;
         Ok(())
     }
 
@@ -134,6 +135,70 @@ impl<T: Copy + 'static> IdTable<T> {
 mod tests {
     use super::*;
     use crate::memory::frames::tests::TestFrames;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32, u64),
+        Remove(u32),
+        Change(u32, u64),
+        Pop,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Few ids, so that they meet: neighbours, ids that share a bucket, and the ends.
+        let id = || {
+            prop_oneof![
+                0u32..40,
+                (0u32..4).prop_map(|n| n * 32 * BUCKETS as u32),
+                Just(0xff_ffff),
+                Just(u32::MAX)
+            ]
+        };
+        prop_oneof![
+            4 => (id(), any::<u64>()).prop_map(|(id, value)| Step::Insert(id, value)),
+            2 => id().prop_map(Step::Remove),
+            1 => (id(), any::<u64>()).prop_map(|(id, value)| Step::Change(id, value)),
+            1 => Just(Step::Pop),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_map_would(steps in prop::collection::vec(step(), 0..200)) {
+            let mut test = TestFrames::new(16);
+            let before = test.allocator.free_frames();
+            let mut table = IdTable::<u64>::new();
+            let mut model = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(id, value) => {
+                        let taken = id == u32::MAX || model.contains_key(&id);
+                        let done = table.insert(id, value, &mut test.allocator);
+                        prop_assert_eq!(done, if taken { Err(HvStatus::INVALID_PARAMETER) } else { Ok(()) });
+                        if !taken {
+                            model.insert(id, value);
+                        }
+                    }
+                    Step::Remove(id) => prop_assert_eq!(table.remove(id), model.remove(&id)),
+                    Step::Change(id, value) => {
+                        let (there, expected) = (table.get_mut(id), model.get_mut(&id));
+                        prop_assert_eq!(&there, &expected);
+                        there.into_iter().chain(expected).for_each(|place| *place = value);
+                    }
+                    Step::Pop => {
+                        let popped = table.pop();
+                        let known = model.iter().find(|(_, value)| Some(**value) == popped).map(|(id, _)| *id);
+                        prop_assert_eq!(known.is_some(), !model.is_empty());
+                        known.and_then(|id| model.remove(&id));
+                    }
+                }
+            }
+            table.clear(&mut test.allocator);
+            prop_assert_eq!(test.allocator.free_frames(), before);
+        }
+    }
 
     #[test]
     fn what_was_inserted_is_found_until_it_is_removed() {

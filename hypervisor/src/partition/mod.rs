@@ -11,6 +11,7 @@
 //! | [`lazy_end`] | ends of interrupts that a guest need not tell |
 //! | [`lifecycle`] | creating and deleting partitions and VPs |
 //! | [`memory`] | deposits, and what children have mapped |
+//! | [`message_queue`] | messages that wait at a port |
 //! | [`mmio`] | decoding of plain moves to registers in memory |
 //! | [`xapic`] | the APIC's page |
 //! | [`id_table`] | things by ids of the caller's choice |
@@ -34,6 +35,7 @@ pub mod intercept_message;
 pub mod lazy_end;
 pub mod lifecycle;
 pub mod memory;
+pub mod message_queue;
 pub mod mmio;
 pub mod port;
 pub mod registers;

@@ -2,20 +2,16 @@
 //! that wait for a free slot.
 
 use super::Partition;
-use super::guest_memory::{read_frame, write_frame};
 use super::id_table::IdTable;
+use super::message_queue::MessageQueue;
 use super::shared::VpShared;
 use super::synic::Slot;
-use crate::memory::address::Frame;
 use crate::memory::frames::FrameSource;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::message::{EVENT_FLAGS, MESSAGE_PAYLOAD, Message, MessageType};
 use hypercall_api::port::{ConnectionId, PortId, PortInfo, PortType};
 use hypercall_api::status::HvStatus;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
-
-/// Messages that can wait at a port.
-pub const BUFFERS: u8 = (4096 / size_of::<Message>()) as u8;
+use zerocopy::FromZeros;
 
 /// A port.
 #[derive(Clone, Copy)]
@@ -24,10 +20,8 @@ pub struct Port {
     info: PortInfo,
     /// Who may connect.
     connector: PartitionId,
-    /// Messages that wait, in a ring of [`BUFFERS`]; event ports have none.
-    queue: Option<Frame>,
-    first: u8,
-    waiting: u8,
+    /// Messages that wait; event ports have no queue.
+    queue: Option<MessageQueue>,
     /// The next port whose messages wait for the same VP.
     next: Option<PortId>,
     /// Whether it is in such a list.
@@ -91,7 +85,9 @@ pub fn create(owner: &Partition, id: PortId, info: PortInfo, connector: Partitio
     }
     let mut pool = owner.pool.lock();
     let queue = if is_message {
-        Some(pool.allocate().ok_or(HvStatus::INSUFFICIENT_MEMORY)?)
+        Some(MessageQueue::new(
+            pool.allocate().ok_or(HvStatus::INSUFFICIENT_MEMORY)?,
+        ))
     } else {
         None
     };
@@ -100,14 +96,12 @@ pub fn create(owner: &Partition, id: PortId, info: PortInfo, connector: Partitio
         info,
         connector,
         queue,
-        first: 0,
-        waiting: 0,
         next: None,
         listed: false,
     };
     let inserted = ports.ports.insert(id.0, port, &mut *pool);
     if inserted.is_err() {
-        queue.into_iter().for_each(|frame| pool.free(frame));
+        queue.into_iter().for_each(|queue| pool.free(queue.frame()));
     }
     inserted
 }
@@ -122,7 +116,7 @@ pub fn delete(owner: &Partition, id: PortId) -> Result<(), HvStatus> {
     ports.ports.remove(id.0);
     port.queue
         .into_iter()
-        .for_each(|frame| owner.pool.lock().free(frame));
+        .for_each(|queue| owner.pool.lock().free(queue.frame()));
     Ok(())
 }
 
@@ -199,7 +193,7 @@ pub fn clear(partition: &Partition) {
     let mut ports = partition.ports.lock();
     let mut pool = partition.pool.lock();
     while let Some(port) = ports.ports.pop() {
-        port.queue.into_iter().for_each(|frame| pool.free(frame));
+        port.queue.into_iter().for_each(|queue| pool.free(queue.frame()));
     }
     while ports.connections.pop().is_some() {}
     ports.ports.clear(&mut *pool);
@@ -233,19 +227,16 @@ pub fn post_message(
     let owner = Partition::get(connection.owner).ok_or(HvStatus::INVALID_PORT_ID)?;
     let mut ports = owner.ports.lock();
     let port = ports.port(connection.port).ok_or(HvStatus::INVALID_PORT_ID)?;
-    let queue = port.queue.ok_or(HvStatus::INVALID_PORT_ID)?;
+    let queue = port.queue.as_mut().ok_or(HvStatus::INVALID_PORT_ID)?;
     let vp = target(owner, port.info.target_vp).ok_or(HvStatus::INVALID_VP_INDEX)?;
-    if port.waiting == BUFFERS {
-        return Err(HvStatus::INSUFFICIENT_BUFFERS);
-    }
     let mut message = Message::new_zeroed();
     message.message_type = message_type;
     message.payload_size = payload.len() as u8;
     message.origin = port.id.0 as u64;
     message.payload[..payload.len()].copy_from_slice(payload);
-    let place = (port.first + port.waiting) % BUFFERS;
-    write_frame(queue, place as usize * size_of::<Message>(), message.as_bytes());
-    port.waiting += 1;
+    if !queue.push(&message) {
+        return Err(HvStatus::INSUFFICIENT_BUFFERS);
+    }
     if !port.listed {
         port.listed = true;
         port.next = None;
@@ -277,21 +268,17 @@ pub fn deliver_waiting(partition: &Partition, vp: &VpShared) {
     while let Some(id) = cursor {
         let Some(port) = ports.port(id) else { break };
         cursor = port.next.take();
-        if let Some(queue) = port.queue {
-            while port.waiting != 0 {
-                let message = read_message(queue, port.first);
-                if vp
-                    .synic
-                    .deliver(partition, port.info.target_sint as usize, &message)
-                    == Slot::Taken
-                {
+        let sint = port.info.target_sint as usize;
+        port.listed = false;
+        if let Some(queue) = &mut port.queue {
+            while let Some(message) = queue.first() {
+                if vp.synic.deliver(partition, sint, &message) == Slot::Taken {
+                    port.listed = true;
                     break;
                 }
-                port.first = (port.first + 1) % BUFFERS;
-                port.waiting -= 1;
+                queue.pop();
             }
         }
-        port.listed = port.waiting != 0;
         if port.listed {
             match list.last.replace(id) {
                 None => list.first = Some(id),
@@ -305,12 +292,6 @@ pub fn deliver_waiting(partition: &Partition, vp: &VpShared) {
     }
     drop((list, ports));
     vp.raise_sints();
-}
-
-fn read_message(queue: Frame, place: u8) -> Message {
-    let mut bytes = [0; size_of::<Message>()];
-    read_frame(queue, place as usize * size_of::<Message>(), &mut bytes);
-    Message::read_from_bytes(&bytes).unwrap_or_else(|_| Message::new_zeroed())
 }
 
 /// Signals an event through the port that a connection leads to.

@@ -1,6 +1,6 @@
 //! The run loop of a logical processor, and the choice of the VP that runs next.
 //!
-//! Each VP belongs to one LP, until an idle one takes it over ([`migration`]). Among those that can run, the one with the least run time by weight is next (its *virtual
+//! Each VP belongs to one LP, until one with less to do takes it over ([`migration`]). Among those that can run, the one with the least run time by weight is next (its *virtual
 //! time*); one that has had less than its partition's reserve comes before all others, and one that has had its cap waits
 //! for the next accounting window. Interrupts are off throughout but for the windows in [`interrupts`]. Whoever gives a VP
 //! work pokes its processor, and the processor looks at everything again before it runs a guest or sleeps.
@@ -93,7 +93,10 @@ pub fn run(processor: &'static Processor) -> ! {
         let choice = choose(processor, current);
         current = choice.next.map_or(core::ptr::null(), core::ptr::from_ref);
         match choice.next {
-            Some(slot) => run_slot(processor, slot, choice.until),
+            Some(slot) => {
+                migration::even_out(processor, tsc());
+                run_slot(processor, slot, choice.until);
+            }
             None if migration::take_over(processor) => {}
             None => idle(processor, choice.until),
         }
@@ -146,6 +149,7 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
             best = Some(key);
         }
     }
+    processor.runnable.store(runnable, Ordering::Relaxed);
     if runnable > 1 {
         until = until.min(now.saturating_add(clock::tsc_ticks(SLICE)));
     }

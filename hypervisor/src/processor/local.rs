@@ -12,7 +12,7 @@ use crate::virtualization::AddressSpaces;
 use core::arch::asm;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use hypercall_api::address::PAGE_SIZE;
 use hypercall_api::id::LpIndex;
 use spin::Mutex;
@@ -67,6 +67,10 @@ pub struct Processor {
     pub sleeping: AtomicBool,
     /// The VPs that run here.
     pub queue: Mutex<RunQueue>,
+    /// VPs that it has to run, when it last looked.
+    pub runnable: AtomicUsize,
+    /// TSC at which it looks next whether others have more to do.
+    pub next_look: Cell<u64>,
     /// Least virtual time of the VPs that have run by their weights; who wakes up does not start from further back.
     pub virtual_now: AtomicU64,
     /// Address space ids given out here.
@@ -115,6 +119,8 @@ impl Processor {
                 guest_epoch: AtomicU64::new(0),
                 sleeping: AtomicBool::new(false),
                 queue: Mutex::new(RunQueue::new()),
+                runnable: AtomicUsize::new(0),
+                next_look: Cell::new(0),
                 virtual_now: AtomicU64::new(0),
                 address_spaces: AddressSpaces::new(),
             });

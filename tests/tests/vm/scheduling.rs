@@ -123,6 +123,36 @@ fn a_reserve_is_kept_against_machines_of_any_weight_and_the_root_is_not_starved(
 }
 
 #[test]
+fn processors_that_are_all_busy_share_the_machines_evenly() -> Result<()> {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let descriptions = names.map(|name| (name, hello(1, "stuck", "")));
+    let mut world = World::boot(machine(), &descriptions)?;
+    spinning(&mut world, &names)?;
+    // Of these three at least two share a processor: where that pair ends, one processor is left with three, the other with
+    // one, and neither is idle.
+    for ended in [["a", "b"], ["a", "c"], ["b", "c"]] {
+        for name in ended {
+            world.text(&format!("vm kill {name}"))?;
+        }
+        let left: Vec<&str> = names.into_iter().filter(|name| !ended.contains(name)).collect();
+        // A look at the others comes every 100 ms at the latest.
+        shares(&mut world, &left)?;
+        let (run, _) = shares(&mut world, &left)?;
+        let (least, most) = (run.iter().min().unwrap_or(&0), run.iter().max().unwrap_or(&0));
+        println!("without {ended:?}: {run:?}");
+        assert!(
+            *most as f64 / *least as f64 <= 2.0,
+            "without {ended:?}: {left:?} had {run:?}"
+        );
+        for name in ended {
+            world.text(&format!("vm start {name}"))?;
+            world.wait_said(name, "hello: stuck\n")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn machines_that_share_one_processor_spread_when_another_falls_idle() -> Result<()> {
     let names = ["a", "b", "c", "d"];
     // Whichever way the four were placed, one of these pairs shares a processor.

@@ -288,7 +288,8 @@ fn check(calls: &[Call<Guest>], guest: &mut Guest, request: &Request) {
             expected = std::vec![0; header];
             assert!(
                 header == 0
-                    || request.first % 8 == 0 && request.first % PAGE_SIZE + header as u64 <= PAGE_SIZE
+                    || request.first.is_multiple_of(8)
+                        && request.first % PAGE_SIZE + header as u64 <= PAGE_SIZE
             );
             assert!(before.read(Gpa(request.first), &mut expected).is_ok());
         }

@@ -51,13 +51,16 @@ pub(super) fn clear(vp: &mut Vp, input: &ClearVirtualInterrupt) -> Result<(), Hv
 /// `HvCallSendSyntheticClusterIpi`.
 pub(super) fn send_ipi(vp: &mut Vp, input: &SendIpi) -> Result<(), HvStatus> {
     let vector = ipi_vector(input.vector, input.reserved)?;
-    for index in (0..64).filter(|index| input.processor_mask & 1 << index != 0) {
-        let slot = vp
-            .partition
-            .vp(VpIndex(index))
-            .ok_or(HvStatus::INVALID_VP_INDEX)?;
-        slot.shared.request_interrupt(vector);
+    let wanted = || {
+        (0..64)
+            .filter(|index| input.processor_mask & 1 << index != 0)
+            .map(VpIndex)
+    };
+    if wanted().any(|index| vp.partition.vp(index).is_none()) {
+        return Err(HvStatus::INVALID_VP_INDEX);
     }
+    let slots = wanted().filter_map(|index| vp.partition.vp(index));
+    slots.for_each(|slot| slot.shared.request_interrupt(vector));
     Ok(())
 }
 

@@ -131,6 +131,21 @@ fn send_ipi(context: &Context) {
     let sent = calls.send_ipi(IPI_VECTOR, 1 << processor().index);
     let came = machine::wait_until(|| interrupt::count(IPI_VECTOR) == before + 1);
     holds(name, "it reaches the sender itself", sent.is_ok() && came);
+    let before = interrupt::count(IPI_VECTOR);
+    let some = calls.send_ipi(IPI_VECTOR, 1 << processor().index | 1 << 63);
+    equal(
+        name,
+        "a VP that is not there is refused",
+        some,
+        Err(HvStatus::INVALID_VP_INDEX),
+    );
+    machine::pause(2);
+    equal(
+        name,
+        "and then nobody is interrupted",
+        interrupt::count(IPI_VECTOR),
+        before,
+    );
     let nobody = calls.send_ipi(IPI_VECTOR, 0);
     equal(name, "an empty mask is no error", nobody, Ok(()));
 

@@ -35,6 +35,25 @@ ids! {
     ConnectionId;
 }
 
+/// Connections of a machine that is described with `loopback = true`: they lead to ports of its own, so that a guest can try
+/// and measure messages and events by itself. The ports are VP 0's.
+pub mod loopback {
+    use super::ConnectionId;
+
+    /// Leads to a message port at [`MESSAGE_SINT`].
+    pub const MESSAGES: ConnectionId = ConnectionId(0xff_0001);
+    /// Leads to an event port of [`FLAGS`] flags at [`EVENT_SINT`], from [`FIRST_FLAG`] on.
+    pub const EVENTS: ConnectionId = ConnectionId(0xff_0002);
+    /// SINT of the message port.
+    pub const MESSAGE_SINT: u8 = 5;
+    /// SINT of the event port.
+    pub const EVENT_SINT: u8 = 6;
+    /// First flag of the event port.
+    pub const FIRST_FLAG: u16 = 64;
+    /// Flags of the event port.
+    pub const FLAGS: u16 = 8;
+}
+
 /// What a port takes (`HV_PORT_TYPE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]

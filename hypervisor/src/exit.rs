@@ -2,7 +2,7 @@
 
 use crate::partition::instruction::Kind;
 use crate::partition::vp::{Resume, Vp};
-use crate::virtualization::{Exception, Exit};
+use crate::virtualization::{Exception, Exit, Register, VirtualProcessor};
 use crate::{cpuid, hypercall, intercept, msr};
 
 /// Handles one exit of `vp` and says how its run loop goes on.
@@ -31,9 +31,14 @@ pub fn handle(vp: &mut Vp, exit: Exit) -> Resume {
 }
 
 impl Vp {
-    /// HLT: the VP sleeps until an interrupt.
+    /// HLT: the VP sleeps until an interrupt. Where interrupts are off and none is left that could wake it, the parent hears of it.
     fn halt(&mut self) -> Resume {
+        const IF: u64 = 1 << 9;
         self.advance(Kind::OneByte);
-        self.sleep()
+        let for_good = self.hardware.register(Register::Rflags) & IF == 0;
+        match self.sleep() {
+            Resume::Leave if for_good && self.partition.has_parent() => self.intercept_halt(),
+            resume => resume,
+        }
     }
 }

@@ -18,7 +18,15 @@ pub const READY: &str = "PARTITA_IMAGES";
 pub const PACKAGES: [&str; 3] = [HYPERVISOR, ROOT_PARTITION, EXAMPLES];
 const EXAMPLES: &str = "examples";
 /// The demo guests; in the boot archive they are `kernels/hello` and so on, with the descriptions of `vsc/examples/vms`.
-const GUESTS: [&str; 6] = ["hello", "conformance", "bench", "echo", "disk", "dma"];
+const GUESTS: [&str; 7] = [
+    "hello",
+    "conformance",
+    "registers",
+    "bench",
+    "echo",
+    "disk",
+    "dma",
+];
 /// Their descriptions, in the workspace.
 const DESCRIPTIONS: &str = "vsc/examples/vms";
 const HYPERVISOR: &str = "hypervisor";

@@ -10,9 +10,9 @@ use core::arch::x86_64::CpuidResult;
 use hypercall_api::address::Gva;
 use hypercall_api::id::VpIndex;
 use hypercall_api::intercept::{
-    AccessType, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, InterceptHeader,
-    InvalidVpRegister, IoPortAccess, IoPortIntercept, MemoryAccess, MemoryIntercept, MsrIntercept,
-    UnrecoverableException,
+    AccessType, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HaltIntercept,
+    InterceptHeader, InvalidVpRegister, IoPortAccess, IoPortIntercept, MemoryAccess, MemoryIntercept,
+    MsrIntercept, UnrecoverableException,
 };
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message, MessageType};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
@@ -213,8 +213,18 @@ impl Vp {
         self.send_intercept(MessageType::EXCEPTION_INTERCEPT, &message)
     }
 
+    /// A halt that no interrupt ends. The VP is halted, and stays so when it is resumed: an NMI or an INIT may still come.
+    pub fn intercept_halt(&mut self) -> Resume {
+        let message = HaltIntercept {
+            header: self.intercept_header(AccessType::EXECUTE, 0),
+        };
+        self.send_intercept(MessageType::HALT, &message)
+    }
+
     /// A triple fault.
     pub fn intercept_shutdown(&mut self) -> Resume {
+        // What it could not deliver is not tried again where the parent lets it run on.
+        self.hardware.forget_interrupted_event();
         let message = UnrecoverableException {
             header: self.intercept_header(AccessType::EXECUTE, 0),
         };

@@ -6,6 +6,8 @@
 //! | [`disk`] | a disk whose controller is reset |
 //! | [`dma`] | what a device may reach, and what not |
 //! | [`ending`] | failures that the root does not survive |
+//! | [`hypercalls`] | wrong calls of a parent about its children |
+//! | [`intercepts`] | what a child does that its parent must hear of |
 //! | [`memory`] | the root's own memory |
 //! | [`refused`] | accesses that the hypervisor must refuse |
 //! | [`tasks`] | the executor on all processors |
@@ -14,6 +16,8 @@ mod device_interrupt;
 mod disk;
 mod dma;
 mod ending;
+mod hypercalls;
+mod intercepts;
 mod memory;
 mod refused;
 mod tasks;
@@ -36,7 +40,7 @@ pub struct Targets {
     pub heap: &'static Heap,
 }
 
-/// What was seen, or what should have been seen instead.
+/// What was seen, or what should have been seen instead; a line each where there are several.
 pub type Outcome = Result<String, String>;
 
 /// One test.
@@ -73,6 +77,8 @@ tests! {
     "invalid-hypercall"    false  "make a hypercall that does not exist"                        Now(refused::invalid_hypercall);
     "hypercall-input"      false  "make a hypercall with reserved bits set"                     Now(refused::reserved_bits);
     "hypercall-alignment"  false  "make a hypercall with a misaligned parameter block"          Now(refused::misaligned_input);
+    "hypercalls"           false  "make wrong calls about a child, one line a rule"               Now(|_| hypercalls::parent_side());
+    "intercepts"           false  "have a child do what its parent must hear of, one line a rule" Waiting(|| Box::pin(intercepts::run()));
     "own-memory"           false  "write the root's own code, read unmapped pages"              Now(memory::own_memory);
     "heap"                 false  "use more heap than there is, so that it grows"               Now(memory::heap_growth);
     "processors"           false  "run a task and a timer on each processor"                    Waiting(|| Box::pin(tasks::on_each_processor()));

@@ -64,7 +64,7 @@ pub trait System: Sync {
     fn selftests(&self) -> Vec<Selftest>;
 
     /// Runs the self-test `name`, one of [`System::selftests`]. `Ok` holds a sentence that says what was seen, `Err` one
-    /// that says what should have been seen instead.
+    /// that says what should have been seen instead; several, a line each, where a test looks at many things.
     fn run_selftest<'a>(&'a self, name: &'a str) -> Pending<'a, Result<String, SystemError>>;
 
     /// Completes after `duration`.

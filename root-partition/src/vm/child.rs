@@ -3,8 +3,9 @@
 
 use super::bus::host::Bus;
 use super::bus::memory::ChildMemory;
+use super::bus::port::Port;
 use super::chipset::{Chipset, Effect, Effects};
-use super::description::Description;
+use super::description::{Description, MsrPolicy};
 use super::host::{BLOCK, FRAME, Host, Listener};
 use super::intercept::crash::Report;
 use super::loader::Entry;
@@ -93,6 +94,10 @@ pub struct Child<H: Host> {
     pub vps: Vec<Arc<Vp>>,
     /// Its bus, but while it is made.
     bus: Option<Arc<Bus<H>>>,
+    /// Its ports to itself, until it ends.
+    loopback: Mutex<Option<[Port<H>; 2]>>,
+    /// What becomes of MSRs that it does not have.
+    pub msrs: MsrPolicy,
     /// The machine that it is.
     pub owner: Arc<dyn Owner>,
 }
@@ -122,6 +127,8 @@ impl<H: Host> Child<H> {
             chipset: Mutex::new(Chipset::default()),
             vps: Vec::new(),
             bus: None,
+            loopback: Mutex::new(None),
+            msrs: description.msrs.clone(),
             owner,
         };
         match child.build(description, killed).await {
@@ -160,8 +167,15 @@ impl<H: Host> Child<H> {
                 })?;
             }
         }
-        for policy in description.enlightenments.cpuid(self.id) {
+        let mut policies = description.enlightenments.cpuid(self.id);
+        for mask in &description.cpuid {
+            mask.add_to(&mut policies, self.id);
+        }
+        for policy in policies {
             self.call("setting what CPUID says", || self.host.register_cpuid(&policy))?;
+        }
+        if !description.msrs.is_plain() {
+            self.call("asking to hear of its MSRs", || self.host.intercept_msrs(self.id))?;
         }
         self.allocate_memory(description.memory, &killed).await?;
         self.map_memory(&killed).await?;
@@ -171,6 +185,10 @@ impl<H: Host> Child<H> {
                 self.host.map_message_page(self.id, index)
             })?;
             self.vps.push(Arc::new(Vp::new(index, page)));
+        }
+        if description.loopback {
+            let ports = Port::loopback(&self.host, self.id).map_err(failed("making its ports to itself"))?;
+            *self.loopback.lock() = Some(ports);
         }
         let memory = Arc::new(ChildMemory::of(&self.memory.lock()));
         let bus = Bus::new(self.host.clone(), self.id, description.processors, memory);
@@ -303,6 +321,7 @@ impl<H: Host> Child<H> {
             // Afterwards no device and no transfer uses its memory.
             bus.close().await;
         }
+        drop(self.loopback.lock().take());
         let finalized = self.host.finalize_partition(self.id);
         if let Err(status) = finalized {
             // Its memory may still be in use: better lost than shared.

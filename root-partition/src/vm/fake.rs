@@ -53,6 +53,8 @@ pub(crate) struct Partition {
     pub(crate) properties: Vec<(PartitionProperty, u64)>,
     /// Leaves that are not what the hypervisor says, and the bits of EAX that are cleared.
     pub(crate) cpuid: Vec<(u32, u32)>,
+    /// It asks what becomes of MSRs that it does not have.
+    pub(crate) hears_of_msrs: bool,
     pub(crate) pages: BTreeMap<u64, u64>,
     pub(crate) vps: BTreeMap<u32, BTreeMap<RegisterName, RegisterValue>>,
     finalized: bool,
@@ -305,6 +307,13 @@ impl Host for FakeHost {
     fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus> {
         self.with(policy.partition, |partition| {
             partition.cpuid.push((policy.leaf, policy.eax[1]));
+            Ok(())
+        })
+    }
+
+    fn intercept_msrs(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        self.with(partition, |partition| {
+            partition.hears_of_msrs = true;
             Ok(())
         })
     }

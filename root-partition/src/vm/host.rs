@@ -73,6 +73,8 @@ pub trait Host: BusCalls + Clone + Send + Sync + 'static {
     ) -> Result<(), HvStatus>;
     /// Has CPUID say something else to its VPs.
     fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus>;
+    /// Has accesses to MSRs that it does not have come here.
+    fn intercept_msrs(&self, partition: PartitionId) -> Result<(), HvStatus>;
     /// Ends all that it does.
     fn finalize_partition(&self, partition: PartitionId) -> Result<(), HvStatus>;
     /// Gives its id up.

@@ -26,7 +26,7 @@ use hypercall_api::control::HypercallInput;
 use hypercall_api::counter::COUNTERS;
 use hypercall_api::device::{DeviceDomain, DeviceDomainId};
 use hypercall_api::id::{PartitionId, VpIndex};
-use hypercall_api::intercept::RegisterCpuidResult;
+use hypercall_api::intercept::{AccessMask, InterceptType, RegisterCpuidResult};
 use hypercall_api::interrupt::{AssertVirtualInterrupt, DeviceId, MapDeviceInterrupt, MappedDeviceInterrupt};
 use hypercall_api::memory::MapGpaFlags;
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
@@ -121,6 +121,11 @@ impl Host for RootHost {
 
     fn register_cpuid(&self, policy: &RegisterCpuidResult) -> Result<(), HvStatus> {
         hypercalls().register_cpuid_result(policy)
+    }
+
+    fn intercept_msrs(&self, partition: PartitionId) -> Result<(), HvStatus> {
+        let access = AccessMask::READ | AccessMask::WRITE;
+        hypercalls().install_intercept(partition, InterceptType::MSR, access, 0)
     }
 
     fn finalize_partition(&self, partition: PartitionId) -> Result<(), HvStatus> {

@@ -496,3 +496,45 @@ proptest! {
         prop_assert_eq!(host.free_frames(), FRAMES);
     }
 }
+
+#[test]
+fn an_msr_that_it_does_not_have_is_what_the_description_says() {
+    const TEXT: &[u8] = b"memory = \"5MiB\"\nkernel = \"kernels/web\"\n[[msr]]\nnumber = 0x35\nread = 0x100000002\nwrite = \"ignore\"\n";
+    let (host, worker) = world_of(TEXT, FRAMES);
+    order(&host, &worker, Order::Start).unwrap();
+    assert!(host.partition(|_, partition| partition.hears_of_msrs));
+    let access = |access, msr| {
+        let mut intercept = MsrIntercept::new_zeroed();
+        intercept.header = header(access, 0x20_0000);
+        intercept.header.length_and_cr8 = 2;
+        intercept.msr = msr;
+        host.set(0, RegisterName::RIP, 0x20_0000);
+        host.set(0, RegisterName::PENDING_EVENT0, 0);
+        host.intercept(
+            0,
+            &Message::new(MessageType::MSR_INTERCEPT, 0, intercept.as_bytes()),
+        );
+        host.register(0, RegisterName::INTERCEPT_SUSPEND)
+    };
+    assert_eq!(access(AccessType::READ, 0x35), 0);
+    assert_eq!(host.register(0, RegisterName::RAX), 2);
+    assert_eq!(host.register(0, RegisterName::RDX), 1);
+    assert_eq!(host.register(0, RegisterName::RIP), 0x20_0002);
+    assert_eq!(access(AccessType::WRITE, 0x35), 0);
+    assert_eq!(host.register(0, RegisterName::RIP), 0x20_0002);
+    for refused in [AccessType::READ, AccessType::WRITE] {
+        assert_eq!(access(refused, 0x36), 0);
+        assert_ne!(host.register(0, RegisterName::PENDING_EVENT0) & 1, 0, "#GP");
+        assert_eq!(host.register(0, RegisterName::RIP), 0x20_0000);
+    }
+}
+
+#[test]
+fn a_machine_with_ports_to_itself_leaves_none() {
+    const TEXT: &[u8] = b"memory = \"5MiB\"\nkernel = \"kernels/web\"\nloopback = true\n";
+    let (host, worker) = world_of(TEXT, FRAMES);
+    order(&host, &worker, Order::Start).unwrap();
+    assert!(!host.ports.lock().is_clean());
+    order(&host, &worker, Order::Kill).unwrap();
+    assert_clean(&host);
+}

@@ -178,14 +178,14 @@ const fn exit(name: &'static str, path: &'static str) -> Figure {
     }
 }
 
-/// The figures of `bench exits`. SignalEvent to a connected port has no row: the port is for the root to make, and no shell
-/// command makes one.
+/// The figures of `bench exits`.
 const EXITS: &[Figure] = &[
     child("cpuid", 400.0),
     child("hypercall", 400.0),
     child("vp-index", 400.0),
     child("reference-counter", 400.0),
     child("eom", 450.0),
+    child("signal-event", 900.0),
     child("self-ipi", 700.0),
     child("timer", 3000.0),
     child("port", 6000.0),

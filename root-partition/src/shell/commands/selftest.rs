@@ -96,12 +96,14 @@ async fn results(invocation: &Invocation<'_>, tests: &[Selftest]) -> Outcome {
             Err(error) => (false, error.to_string()),
         };
         failed |= !passed;
-        table.row([
-            Value::text(test.name),
-            Value::Flag(passed),
-            Value::text(if passed { "pass" } else { "FAIL" }),
-            Value::Text(detail),
-        ]);
+        for line in detail.lines() {
+            table.row([
+                Value::text(test.name),
+                Value::Flag(passed),
+                Value::text(if passed { "pass" } else { "FAIL" }),
+                Value::text(line),
+            ]);
+        }
     }
     let mut report = Report::table(table);
     report.failed = failed;

@@ -7,7 +7,7 @@ use crate::vm::signal::Signal;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hypercall_api::id::{PartitionId, VpIndex};
-use hypercall_api::port::{ConnectionId, PortId, PortInfo};
+use hypercall_api::port::{ConnectionId, PortId, PortInfo, loopback};
 use hypercall_api::status::HvStatus;
 use vmbus::server::MessageTarget;
 
@@ -58,6 +58,29 @@ impl<H: Host> Port<H> {
         let mut port = Self::of_root(host, id, None);
         port.owner = child;
         port.set_up(PartitionId::SELF, &[ConnectionId(id.0)], info)
+    }
+
+    /// The ports and connections of a machine to itself ([`loopback`]): one for messages, one for events.
+    pub fn loopback(host: &H, child: PartitionId) -> Result<[Self; 2], PoolError> {
+        let own = |connection, info| {
+            let mut port = Self::of_root(host, host.take_port(), None);
+            port.owner = child;
+            port.set_up(child, &[connection], info)
+        };
+        let vp = VpIndex(0);
+        let events = PortInfo::event(
+            loopback::EVENT_SINT.into(),
+            vp,
+            loopback::FIRST_FLAG,
+            loopback::FLAGS,
+        );
+        Ok([
+            own(
+                loopback::MESSAGES,
+                PortInfo::message(loopback::MESSAGE_SINT.into(), vp),
+            )?,
+            own(loopback::EVENTS, events)?,
+        ])
     }
 
     fn of_root(host: &H, port: PortId, flag: Option<(u32, u16)>) -> Self {

@@ -14,6 +14,8 @@
 //! | `reserve` | processor time that is sure, likewise | 0 |
 //! | `devices` | names of devices on its bus: `"echo"` | none |
 //! | `triple_fault` | `"crash"` keeps the machine for a look, `"reset"` starts it anew | `"crash"` |
+//! | `unknown_msr` | an MSR that it does not have: `"fault"` raises #GP, `"ignore"` reads zero and drops writes | `"fault"` |
+//! | `loopback` | it can post messages and signal events to itself, for guests that test the interface | `false` |
 //!
 //! Each table `[[disk]]` is a disk on its SCSI controller:
 //!
@@ -31,14 +33,34 @@
 //! | `mac` | its address | one that is made up, always the same |
 //! | `vlan` | the VLAN that it is in, 1 to 4094 | none |
 //!
+//! Each table `[[cpuid]]` is a feature mask, for what CPUID says to the guest:
+//!
+//! | key | what | default |
+//! |---|---|---|
+//! | `leaf` | the leaf, EAX of CPUID | none: it must be given |
+//! | `subleaf` | the subleaf, ECX of CPUID | every one |
+//! | `register` | `"eax"`, `"ebx"`, `"ecx"` or `"edx"` | none: it must be given |
+//! | `clear` | bits that read as zero | 0 |
+//! | `set` | bits that read as one | 0 |
+//!
+//! Each table `[[msr]]` is a rule for an MSR that the hypervisor does not give to the guest:
+//!
+//! | key | what | default |
+//! |---|---|---|
+//! | `number` | the MSR | none: it must be given |
+//! | `read` | the value that it reads as | as `unknown_msr` says |
+//! | `write` | `"ignore"` or `"fault"` | as `unknown_msr` says |
+//!
 //! A table `[enlightenments]` has a switch for each part of the hypervisor's interface that a guest need not be told of
 //! ([`SWITCHES`]), as in `tlb_flush = false`; `hypervisor = false` hides all of it.
 
 mod disk;
 mod network;
+mod processor;
 
 pub use disk::DiskDescription;
 pub use network::NetworkDescription;
+pub use processor::{CpuidMask, MsrAnswer, MsrPolicy, MsrRule};
 
 use super::bus::device::BY_NAME;
 use super::enlightenments::{Enlightenments, SWITCHES};
@@ -80,6 +102,10 @@ const KEYS: &[&str] = &[
     "disk",
     "network",
     "triple_fault",
+    "unknown_msr",
+    "loopback",
+    "cpuid",
+    "msr",
     "enlightenments",
 ];
 
@@ -114,6 +140,12 @@ pub struct Description {
     pub networks: Vec<NetworkDescription>,
     /// What a triple fault leads to.
     pub triple_fault: TripleFault,
+    /// What becomes of MSRs that it does not have.
+    pub msrs: MsrPolicy,
+    /// What CPUID says otherwise than the hypervisor would.
+    pub cpuid: Vec<CpuidMask>,
+    /// Whether it has ports to itself.
+    pub loopback: bool,
     /// Which parts of the hypervisor's interface the guest is told of.
     pub enlightenments: Enlightenments,
 }
@@ -240,6 +272,9 @@ impl Reader<'_> {
                 item("triple_fault"),
                 &[("crash", TripleFault::Crash), ("reset", TripleFault::Reset)],
             )?,
+            msrs: self.msrs(item("unknown_msr"), item("msr"))?,
+            cpuid: item("cpuid").map_or(Ok(Vec::new()), |item| self.cpuid_masks(&item))?,
+            loopback: item("loopback").map_or(Ok(false), |item| self.flag(&item))?,
             enlightenments: match item("enlightenments") {
                 Some(item) => self.enlightenments(&item)?,
                 None => Enlightenments::ALL,
@@ -269,12 +304,9 @@ impl Reader<'_> {
         let mut enlightenments = Enlightenments::ALL;
         for (key, value) in table {
             self.known(key.get_ref(), key.span().start, &keys)?;
-            let on = value.get_ref().as_bool().ok_or_else(|| {
-                let item = Item {
-                    key: key.get_ref(),
-                    value,
-                };
-                self.bad(&item, "give true or false")
+            let on = self.flag(&Item {
+                key: key.get_ref(),
+                value,
             })?;
             enlightenments.set(key.get_ref(), on);
         }
@@ -331,6 +363,11 @@ impl Reader<'_> {
             true => Err(self.bad(item, "a NUL character cannot be passed on")),
             false => Ok(text),
         }
+    }
+
+    fn flag(&self, item: &Item<'_, '_>) -> Result<bool, DescriptionError> {
+        let flag = item.value.get_ref().as_bool();
+        flag.ok_or_else(|| self.bad(item, "give true or false"))
     }
 
     fn name(&self, item: &Item<'_, '_>) -> Result<String, DescriptionError> {

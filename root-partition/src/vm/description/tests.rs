@@ -29,6 +29,9 @@ fn what_is_not_said_has_a_default() {
             disks: Vec::new(),
             networks: Vec::new(),
             triple_fault: TripleFault::Crash,
+            msrs: MsrPolicy::FAULT,
+            cpuid: Vec::new(),
+            loopback: false,
             enlightenments: Enlightenments::ALL,
         }
     );
@@ -96,7 +99,8 @@ fn each_mistake_is_named_with_its_line_and_what_would_be_right() {
         (
             "[floppy]\nsize = 4",
             "vms/web.toml:1: unknown key 'floppy': there are name, processors, memory, kernel, modules, \
-             command_line, console, weight, cap, reserve, devices, disk, network, triple_fault, enlightenments",
+             command_line, console, weight, cap, reserve, devices, disk, network, triple_fault, unknown_msr, loopback, cpuid, msr, \
+             enlightenments",
         ),
         (
             "memory = \"1GiB\"\nkernel = \"k\"\n[enlightenments]\ntlb_flsh = true",
@@ -260,5 +264,110 @@ fn network_cards_that_make_no_sense_are_refused() {
         let error = Description::read("x.toml", text.as_bytes()).unwrap_err();
         assert_eq!(error.line, 4);
         assert!(error.what.starts_with(message), "{}", error.what);
+    }
+}
+
+#[test]
+fn feature_masks_and_msr_rules_are_read() {
+    let text = format!(
+        "{LEAST}unknown_msr = \"ignore\"\n[[cpuid]]\nleaf = 7\nsubleaf = 0\nregister = \"ebx\"\nclear = 0x20\n\
+         [[cpuid]]\nleaf = 1\nregister = \"ecx\"\nset = 2\n\
+         [[msr]]\nnumber = 0x35\nread = 0x20002\nwrite = \"fault\"\n[[msr]]\nnumber = 0xce\nwrite = \"ignore\"\n"
+    );
+    let description = Description::read("x.toml", text.as_bytes()).unwrap();
+    let mask = |leaf, subleaf, register, clear, set| CpuidMask {
+        leaf,
+        subleaf,
+        register,
+        clear,
+        set,
+    };
+    assert_eq!(
+        description.cpuid,
+        [mask(7, Some(0), 1, 0x20, 0), mask(1, None, 2, 0, 2)]
+    );
+    let msrs = &description.msrs;
+    assert!(!msrs.is_plain());
+    assert_eq!(msrs.read(0x35), MsrAnswer::Value(0x20002));
+    assert_eq!(
+        (msrs.write(0x35), msrs.write(0xce)),
+        (MsrAnswer::Fault, MsrAnswer::Value(0))
+    );
+    assert_eq!(
+        (msrs.read(0xce), msrs.read(0x123)),
+        (MsrAnswer::Value(0), MsrAnswer::Value(0))
+    );
+}
+
+#[test]
+fn masks_of_one_leaf_become_one_policy() {
+    let text = format!(
+        "{LEAST}[[cpuid]]\nleaf = 7\nregister = \"ebx\"\nclear = 0x20\n[[cpuid]]\nleaf = 7\nregister = \"ebx\"\nset = 1\n\
+         [[cpuid]]\nleaf = 0x40000003\nregister = \"eax\"\nclear = 0x200\n[enlightenments]\nsynthetic_timers = false\n"
+    );
+    let description = Description::read("x.toml", text.as_bytes()).unwrap();
+    let id = hypercall_api::id::PartitionId(5);
+    let mut policies = description.enlightenments.cpuid(id);
+    description
+        .cpuid
+        .iter()
+        .for_each(|mask| mask.add_to(&mut policies, id));
+    let seen: Vec<_> = policies
+        .iter()
+        .map(|policy| (policy.leaf, policy.eax, policy.ebx))
+        .collect();
+    assert_eq!(seen, [(0x4000_0003, [0, 0x208], [0; 2]), (7, [0; 2], [1, 0x21])]);
+}
+
+#[test]
+fn masks_and_rules_that_make_no_sense_are_refused_with_their_line() {
+    for (lines, message) in [
+        (
+            "[[cpuid]]\nregister = \"eax\"",
+            "web.toml:3: a [[cpuid]] without leaf: give one, as in leaf = 7",
+        ),
+        (
+            "[[cpuid]]\nleaf = 7",
+            "web.toml:3: a [[cpuid]] without register: give one, as in register = \"ebx\"",
+        ),
+        (
+            "[[cpuid]]\nleaf = 7\nregister = \"rax\"",
+            "web.toml:5: register = \"rax\": give \"eax\" or \"ebx\" or \"ecx\" or \"edx\"",
+        ),
+        (
+            "[[cpuid]]\nleaf = 7\nregister = \"eax\"\nclear = 6\nset = 3",
+            "web.toml:7: set = 3: bits 0x2 cannot be cleared and set at once",
+        ),
+        (
+            "[[cpuid]]\nleaf = 0x100000000",
+            "web.toml:4: leaf = 0x100000000: give a number from 0 to 4294967295",
+        ),
+        (
+            "[[cpuid]]\nleaff = 1",
+            "web.toml:4: unknown key 'leaff': did you mean 'leaf'?",
+        ),
+        (
+            "[[msr]]\nread = 1",
+            "web.toml:3: an [[msr]] without number: give one, as in number = 0x35",
+        ),
+        (
+            "[[msr]]\nnumber = 1\nwrite = \"drop\"",
+            "web.toml:5: write = \"drop\": give \"fault\" or \"ignore\"",
+        ),
+        (
+            "[[msr]]\nnumber = 1\n[[msr]]\nnumber = 1",
+            "web.toml:5: MSR 0x1 has a rule already",
+        ),
+        (
+            "msr = 1",
+            "web.toml:3: msr = 1: give tables, as in [[msr]] and number = 0x35",
+        ),
+        (
+            "unknown_msr = \"zero\"",
+            "web.toml:3: unknown_msr = \"zero\": give \"fault\" or \"ignore\"",
+        ),
+        ("loopback = 1", "web.toml:3: loopback = 1: give true or false"),
+    ] {
+        assert_eq!(error(&format!("{LEAST}{lines}")), format!("vms/{message}"));
     }
 }

@@ -13,6 +13,7 @@ pub mod port;
 pub mod string;
 
 use super::child::{Child, Event};
+use super::description::MsrAnswer;
 use super::host::Host;
 use alloc::format;
 use arrayvec::ArrayVec;
@@ -62,7 +63,7 @@ pub fn handle<H: Host>(child: &Child<H>, vp: VpIndex, message: &Message, set: &m
         MessageType::MSR_INTERCEPT => with(message, |it| msr(child, vp, it, set)),
         MessageType::CPUID_INTERCEPT => with(message, |it| Ok(cpuid(it, set))),
         MessageType::EXCEPTION_INTERCEPT => with(message, |it| Ok(exception(it, set))),
-        MessageType::HALT => with(message, |it| Ok(halted(vp, it))),
+        MessageType::HALT => with(message, |it| Ok(halted(child, vp, it, set))),
         MessageType::UNRECOVERABLE_EXCEPTION => with(message, |it| Ok(triple_fault(vp, it))),
         MessageType::INVALID_VP_REGISTER_VALUE => Some(Ok(crash(format!(
             "VP {vp} has registers that the processor refuses"
@@ -127,18 +128,37 @@ fn code_bits(header: &InterceptHeader) -> u32 {
     }
 }
 
-/// MSRs that come here do not exist, but for the one by which a guest tells of its crash.
+/// MSRs that come here do not exist, but for the one by which a guest tells of its crash: the description says what they are.
 fn msr<H: Host>(
     child: &Child<H>,
     vp: VpIndex,
     it: &MsrIntercept,
     set: &mut Registers,
 ) -> Result<Answer, HvStatus> {
-    let notifies = it.header.access == AccessType::WRITE && it.value() & NOTIFY != 0;
-    match it.msr {
-        CRASH_CTL if notifies => crash::report(child, vp, it.value()),
-        _ => Ok(fault(set, GENERAL_PROTECTION, Some(0), 0)),
-    }
+    let writes = it.header.access == AccessType::WRITE;
+    let answer = match it.msr {
+        CRASH_CTL if writes && it.value() & NOTIFY != 0 => return crash::report(child, vp, it.value()),
+        msr if writes => child.msrs.write(msr),
+        msr => child.msrs.read(msr),
+    };
+    let next = |length| (RegisterName::RIP, next_rip(&it.header, length).into());
+    let length = match it.header.instruction_length() {
+        0 => TWO_BYTES,
+        length => length.into(),
+    };
+    Ok(match answer {
+        MsrAnswer::Fault => fault(set, GENERAL_PROTECTION, Some(0), 0),
+        MsrAnswer::Value(_) if writes => resume(set, [next(length)]),
+        MsrAnswer::Value(value) => {
+            let half = |value: u64| (value & 0xffff_ffff).into();
+            let registers = [
+                (RegisterName::RAX, half(value)),
+                (RegisterName::RDX, half(value >> 32)),
+                next(length),
+            ];
+            resume(set, registers)
+        }
+    })
 }
 
 /// CPUID reads what the hypervisor would have answered.
@@ -165,12 +185,15 @@ fn exception(it: &ExceptionIntercept, set: &mut Registers) -> Answer {
     fault(set, it.vector as u8, error_code, it.parameter)
 }
 
-/// The hypervisor handles HLT itself, but for a VP that nothing can wake.
-fn halted(vp: VpIndex, it: &HaltIntercept) -> Answer {
-    Answer::Event(Event::Note(format!(
-        "VP {vp} halted for good at {:#x}: its interrupts are off",
+/// The hypervisor handles HLT itself, but tells of a VP that no interrupt can wake. It goes on being halted: an NMI or an INIT
+/// may still come, as for a processor that Linux takes offline and online again.
+fn halted<H: Host>(child: &Child<H>, vp: VpIndex, it: &HaltIntercept, set: &mut Registers) -> Answer {
+    let note = format!(
+        "VP {vp} halted with its interrupts off, before {:#x}",
         it.header.rip
-    )))
+    );
+    child.owner.event(child.id, Event::Note(note));
+    resume(set, [])
 }
 
 fn triple_fault(vp: VpIndex, it: &UnrecoverableException) -> Answer {

@@ -25,6 +25,7 @@ mod hypercall;
 mod isolation;
 mod machine;
 mod msr;
+mod port;
 mod privilege;
 mod processor;
 mod report;
@@ -63,6 +64,7 @@ const HYPERVISOR_PARTS: &[(&str, Part)] = &[
     ("calls", calls::check),
     ("time", time::check),
     ("synic", synic::check),
+    ("port", port::check),
     ("timer", timer::check),
     ("assist", assist::check),
 ];

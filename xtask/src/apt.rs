@@ -105,9 +105,19 @@ impl PackageRoot {
     /// name and `=` and a version.
     pub fn fetch(&self, package: &str, folder: &Path) -> Result<Archive> {
         let own = self.suites.first().expect("a release has a suite");
+        self.fetch_from(own, package, folder)
+    }
+
+    /// Like [`fetch`](Self::fetch), from the last of the suites: the release's backports, where they are used.
+    pub fn fetch_newest(&self, package: &str, folder: &Path) -> Result<Archive> {
+        let last = self.suites.last().expect("a release has a suite");
+        self.fetch_from(last, package, folder)
+    }
+
+    fn fetch_from(&self, suite: &str, package: &str, folder: &Path) -> Result<Archive> {
         let package = match package.contains('=') {
             true => package.to_owned(),
-            false => format!("{package}/{own}"),
+            false => format!("{package}/{suite}"),
         };
         let fresh = self.update_if_never_done()?;
         let folder = tempfile::Builder::new().prefix("fetch-").tempdir_in(folder)?;

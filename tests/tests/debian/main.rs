@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`boot`] | user space on one and more processors, what it finds there, the shell on the console |
 //! | [`disk`] | a system on a disk, and what the host asks of it |
+//! | [`hardship`] | a life with pauses, disks that come and go, processors that do, neighbours, and a kill |
+//! | [`kernels`] | other kernels, other forms of them |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
 //! | [`vmbus`] | Debian's bus driver |
 //! | [`world`] | what they share |
@@ -12,6 +14,8 @@
 
 mod boot;
 mod disk;
+mod hardship;
+mod kernels;
 mod lifecycle;
 mod vmbus;
 mod world;

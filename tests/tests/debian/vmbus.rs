@@ -4,8 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::world::{Guest, World, complaints};
 
-/// The bus driver finds its bus, and drivers of devices come and go. The bus driver itself stays: when it goes, it takes the
-/// synthetic timers along, and the guest does not come back from that (`LOAD_AND_UNLOAD`).
+/// The bus driver finds its bus, and drivers of devices come and go.
 const LOAD: &str = "dmesg -n 7; \
     modprobe hv_vmbus; echo loaded_$((1))=$?; \
     echo interrupts_$((1))=$(grep HYP: /proc/interrupts); \
@@ -15,18 +14,27 @@ const LOAD: &str = "dmesg -n 7; \
     poweroff -f";
 
 const LOAD_AND_UNLOAD: &str = "modprobe hv_vmbus; rmmod hv_vmbus; echo unloaded_$((1))=$?; \
-    modprobe hv_vmbus; echo loaded_$((2))=$?; \
-    poweroff -f";
+    modprobe hv_vmbus; echo loaded_$((2))=$?; modprobe hv_utils; echo utils_$((2))=$?; \
+    dmesg | grep -E 'W[A]RNING|B[U]G|imed[ ]out'; poweroff -f";
 
+/// Without synthetic timers: the driver takes them along when it goes, and Linux 6.1 has nothing to put in their place. Those
+/// of the direct mode stay the guest's only clock events (drivers/clocksource/hyperv_timer.c, hv_stimer_cleanup); those that
+/// are told by messages cannot be given up, as an APIC timer that never stops has become the broadcast device meanwhile
+/// (`unbind_device` in sysfs says "busy" then). Either way it is the guest that stands still, and kexec is not concerned.
 #[test]
-#[ignore = "it stands still in rmmod: the cause is not found yet"]
 fn its_bus_driver_goes_and_comes_again() -> Result<()> {
-    World::with(&Guest::new("bus", 1, LOAD_AND_UNLOAD), |world| {
+    let guest = Guest {
+        more: "[enlightenments]\nsynthetic_timers = false\n",
+        quiet: true,
+        ..Guest::new("bus", 1, LOAD_AND_UNLOAD)
+    };
+    World::with(&guest, |world| {
         world.wait("bus", "off")?;
         let console = world.console_of("bus")?;
-        for mark in ["unloaded_1=0", "loaded_2=0"] {
+        for mark in ["unloaded_1=0", "loaded_2=0", "utils_2=0"] {
             ensure!(console.lines().any(|line| line == mark), "{mark} is not there");
         }
+        ensure!(complaints(&console).is_empty(), "{:#?}", complaints(&console));
         Ok(())
     })
 }

@@ -9,16 +9,24 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tests::{Shell, number};
 use xtask::Machine;
-use xtask::guest::debian::{Debian, description, disk_description};
+use xtask::guest::debian::{Debian, KERNEL_NAME, description, disk_description};
 
 /// How long the machine may print nothing: a boot, on a host that is busy with other things.
 const SILENCE: Duration = Duration::from_secs(600);
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Where the boot archive has the kernel, decompressed.
+pub(crate) const VMLINUX: &str = "kernels/vmlinux";
+
+/// Ctrl-], which leaves a console.
+const LEAVE: &str = "\x1d";
+
 /// A shell with Debian guests.
 pub(crate) struct World {
     shell: Shell,
+    /// Lines typed into guests.
+    typed: u32,
     /// Where the guest's disk is.
     _folder: TempDir,
 }
@@ -46,6 +54,10 @@ pub(crate) struct Guest<'a> {
     pub(crate) more: &'a str,
     /// Its system is on a disk of its own.
     pub(crate) on_disk: bool,
+    /// The kernel's file in the boot archive.
+    pub(crate) kernel: &'a str,
+    /// The kernel keeps its log to itself, which saves most of a boot's time: [`World::ensure_no_complaints_in`] reads it.
+    pub(crate) quiet: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -56,6 +68,8 @@ impl<'a> Guest<'a> {
             commands,
             more: "",
             on_disk: false,
+            kernel: KERNEL_NAME,
+            quiet: false,
         }
     }
 
@@ -69,18 +83,33 @@ impl<'a> Guest<'a> {
 }
 
 impl World {
-    /// Boots the machine with these guests.
+    /// Boots the machine with these guests, of the release's own kernel.
     pub(crate) fn boot(guests: &[Guest<'_>]) -> Result<Self> {
-        let debian = Debian::ensure()?;
+        Self::boot_kernel(&Debian::ensure()?, guests)
+    }
+
+    /// Boots the machine with these guests.
+    pub(crate) fn boot_kernel(debian: &Debian, guests: &[Guest<'_>]) -> Result<Self> {
         let mut machine = Machine::new().silence_limit(SILENCE);
         for (name, bytes) in debian.files()? {
             machine = machine.file(name, bytes);
+        }
+        if guests.iter().any(|guest| guest.kernel == VMLINUX) {
+            machine = machine.file(VMLINUX, debian.vmlinux()?);
         }
         for guest in guests {
             let text = match guest.on_disk {
                 true => disk_description(guest.processors, guest.commands),
                 false => description(guest.processors, guest.commands),
             };
+            let quiet = if guest.quiet {
+                "console=ttyS0 quiet"
+            } else {
+                "console=ttyS0"
+            };
+            let text = text
+                .replace(KERNEL_NAME, guest.kernel)
+                .replace("console=ttyS0", quiet);
             let text = text + guest.more + "\n";
             machine = machine.file(format!("vms/{}.toml", guest.name), text);
         }
@@ -92,6 +121,7 @@ impl World {
         }
         Ok(Self {
             shell: Shell::boot(&machine)?,
+            typed: 0,
             _folder: folder,
         })
     }
@@ -99,14 +129,84 @@ impl World {
     /// Boots the machine with `guest`, starts it, and has `test` look at it. Where that fails, the error tells all that the
     /// machine can tell of the guest.
     pub(crate) fn with(guest: &Guest<'_>, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let mut world = Self::boot(core::slice::from_ref(guest))?;
-        let result = world
-            .text(&format!("vm start {}", guest.name))
-            .and_then(|_| test(&mut world));
+        Self::boot(core::slice::from_ref(guest))?.try_with(guest.name, test)
+    }
+
+    /// Starts the guest `name` and has `test` look at it. Where that fails, the error tells all that the machine can tell.
+    pub(crate) fn try_with(&mut self, name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let result = self.text(&format!("vm start {name}")).and_then(|_| test(self));
         result.map_err(|error| {
-            let told = world.all_about(guest.name);
+            let told = self.all_about(name);
             error.context(told)
         })
+    }
+
+    /// Runs a line in the shell on a guest's console, which must succeed; returns what it printed.
+    pub(crate) fn type_into(&mut self, name: &str, line: &str) -> Result<String> {
+        let (status, text) = self.try_type_into(name, line)?;
+        ensure!(
+            status == 0,
+            "'{line}' failed in '{name}' with status {status}:\n{text}"
+        );
+        Ok(text)
+    }
+
+    /// Runs a line in the shell on a guest's console; returns its status and what it printed.
+    pub(crate) fn try_type_into(&mut self, name: &str, line: &str) -> Result<(u32, String)> {
+        // The console shows again what it has shown before: each line has marks of its own, which its echo does not show.
+        self.typed += 1;
+        let number = self.typed;
+        let (begin, end) = (format!("begin_{number}."), format!("end_{number}."));
+        let typed = format!("echo begin_$(({number})).; {line}; echo end_$(({number})).$?.\r");
+        let session = self.shell.console();
+        session.send(&format!("vm console {name}\r"))?;
+        session.wait_for("leaves\n")?;
+        session.send(&typed)?;
+        session.wait_for(&begin)?;
+        let text = session.wait_for(&end)?;
+        let status = session.wait_for(".")?;
+        session.send(LEAVE)?;
+        session.wait_for_shell()?;
+        let text = text.strip_suffix(&end).unwrap_or(&text).replace('\r', "");
+        let status = status.trim_end_matches('.').parse()?;
+        Ok((status, text.trim().to_owned()))
+    }
+
+    /// Waits until a guest's console has printed `words`.
+    pub(crate) fn until_said(&mut self, name: &str, words: &str) -> Result<()> {
+        self.until(&format!("'{name}' says '{words}'"), |world| {
+            Ok(world.console_of(name)?.contains(words))
+        })
+    }
+
+    /// The time of day as the root has it, such as `2026-11-21T09:30:06Z`.
+    pub(crate) fn time(&mut self) -> Result<String> {
+        let info = self.json("root info")?;
+        Ok(info["time"]
+            .as_str()
+            .context("the root knows no time")?
+            .to_owned())
+    }
+
+    /// That a guest with a shell has the root's time of day, to the second.
+    pub(crate) fn ensure_same_time(&mut self, name: &str) -> Result<()> {
+        let before = self.time()?;
+        let guest = self.type_into(name, "date -u +%Y-%m-%dT%H:%M:%SZ")?;
+        let after = self.time()?;
+        // Texts of this form stand in the order of their times.
+        ensure!(
+            before <= guest && guest <= after,
+            "it is {before} to {after}, and '{name}' has {guest}"
+        );
+        Ok(())
+    }
+
+    /// What the kernel's log of a guest with a shell tells of something wrong.
+    pub(crate) fn ensure_no_complaints_in(&mut self, name: &str) -> Result<()> {
+        let pattern = SIGNS.join("|");
+        let (_, found) = self.try_type_into(name, &format!("dmesg | grep -E '{pattern}'"))?;
+        ensure!(found.is_empty(), "the kernel's log of '{name}' says\n{found}");
+        Ok(())
     }
 
     /// What the machine can tell of a guest.
@@ -116,7 +216,9 @@ impl World {
             format!("vm log {name}"),
             format!("vm stats {name}"),
             format!("vm show {name}"),
+            format!("vm regs {name} --all"),
             "bus list".to_owned(),
+            "disk list".to_owned(),
             "root log".to_owned(),
             "vm list".to_owned(),
             "hv log".to_owned(),
@@ -185,22 +287,26 @@ impl World {
     }
 }
 
+/// What lines of a kernel's log hold that tell of something wrong.
+const SIGNS: [&str; 14] = [
+    "WARNING:",
+    "BUG:",
+    "Call Trace",
+    "Hyper-V bug",
+    "Hyper-V: WARN",
+    "nable to calibrate",
+    "nable to read",
+    "unchecked MSR access",
+    "self-detected stall",
+    "soft lockup",
+    "timekeeping watchdog",
+    "clocksource: timekeeping",
+    "imed out",
+    "rejecting I/O",
+];
+
 /// Lines of a kernel's log that tell of something wrong.
 pub(crate) fn complaints(console: &str) -> Vec<&str> {
-    const SIGNS: [&str; 12] = [
-        "WARNING:",
-        "BUG:",
-        "Call Trace",
-        "Hyper-V bug",
-        "Hyper-V: WARN",
-        "nable to calibrate",
-        "nable to read",
-        "unchecked MSR access",
-        "self-detected stall",
-        "soft lockup",
-        "timekeeping watchdog",
-        "clocksource: timekeeping",
-    ];
     console
         .lines()
         .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))

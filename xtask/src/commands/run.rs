@@ -66,8 +66,27 @@ pub struct Arguments {
 /// Guests that are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Guest {
-    /// Debian's cloud kernel, with BusyBox
+    /// Debian's cloud kernel, that of this machine's release, and a system of Debian's packages on a disk
     Debian,
+    /// The same with the newest kernel that this release offers: on Debian 12, that of its backports
+    DebianNewest,
+}
+
+impl Guest {
+    fn ensure(self) -> Result<Debian> {
+        match self {
+            Self::Debian => Debian::ensure(),
+            Self::DebianNewest => Debian::ensure_newest(),
+        }
+    }
+
+    /// The name of its own disk's file.
+    fn disk(self) -> &'static str {
+        match self {
+            Self::Debian => "debian.img",
+            Self::DebianNewest => "debian-newest.img",
+        }
+    }
 }
 
 /// Runs the machine; its exit code says whether every command succeeded.
@@ -106,9 +125,9 @@ fn with_files(machine: Machine, arguments: &Arguments) -> Result<Machine> {
         files.push((name.clone(), bytes));
     }
     let mut machine = machine;
-    if let Some(Guest::Debian) = arguments.guest {
-        let debian = Debian::ensure()?;
-        machine = machine.second_disk(own_disk(&debian)?);
+    if let Some(guest) = arguments.guest {
+        let debian = guest.ensure()?;
+        machine = machine.second_disk(own_disk(&debian, guest.disk())?);
         for (name, bytes) in debian.files()? {
             if !arguments.file.iter().any(|(given, _)| *given == name) {
                 files.push((name, bytes));
@@ -121,8 +140,8 @@ fn with_files(machine: Machine, arguments: &Arguments) -> Result<Machine> {
 }
 
 /// The guest's own disk, which stays from run to run.
-fn own_disk(debian: &Debian) -> Result<PathBuf> {
-    let disk = paths::work()?.join("debian.img");
+fn own_disk(debian: &Debian, name: &str) -> Result<PathBuf> {
+    let disk = paths::work()?.join(name);
     if !disk.exists() {
         let image = debian.root_disk()?;
         eprintln!(

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::PackageRoot;
 use crate::guest::initrd::Initrd;
-use crate::guest::root_disk;
+use crate::guest::{module, root_disk, vmlinux};
 use crate::lock::FileLock;
 use crate::paths;
 
@@ -38,9 +38,19 @@ const MODULES: [&str; 11] = [
 /// The disk of the root that the guest's system is on: [`Debian::root_disk`], as the second disk of the machine.
 pub const DISK: &str = "nvme1";
 
-/// Names in the boot archive.
-const KERNEL_NAME: &str = "kernels/debian";
+/// The kernel's name in the boot archive.
+pub const KERNEL_NAME: &str = "kernels/debian";
+/// The first file system's.
 const INITRD_NAME: &str = "initrds/debian";
+
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suite {
+    /// The release's own.
+    Release,
+    /// The newest that this machine's release offers: that of its backports, where they are used.
+    Newest,
+}
 
 /// The packages, unpacked.
 #[derive(Clone, Debug)]
@@ -50,9 +60,18 @@ pub struct Debian {
 }
 
 impl Debian {
-    /// Fetches the packages, unless they are there.
+    /// The release's own kernel. Fetches the packages, unless they are there.
     pub fn ensure() -> Result<Self> {
-        let folder = paths::work()?.join("guests/debian");
+        Self::ensure_kernel("guests/debian", Suite::Release)
+    }
+
+    /// The newest kernel that this machine's release offers: on Debian 12, that of its backports.
+    pub fn ensure_newest() -> Result<Self> {
+        Self::ensure_kernel("guests/debian-newest", Suite::Newest)
+    }
+
+    fn ensure_kernel(folder: &str, suite: Suite) -> Result<Self> {
+        let folder = paths::work()?.join(folder);
         let stamp = folder.join("release");
         let root = folder.join("root");
         let done = |release: String| Self {
@@ -74,7 +93,11 @@ impl Debian {
             fs::remove_dir_all(&root)?;
         }
         fs::create_dir_all(&root)?;
-        let named = apt.fetch(KERNEL, &folder).with_context(failed)?;
+        let named = match suite {
+            Suite::Release => apt.fetch(KERNEL, &folder),
+            Suite::Newest => apt.fetch_newest(KERNEL, &folder),
+        };
+        let named = named.with_context(failed)?;
         let kernel = named.depends().with_context(failed)?;
         for package in [kernel.as_str(), BUSYBOX] {
             apt.fetch(package, &folder)
@@ -124,10 +147,18 @@ impl Debian {
             .build()
     }
 
+    /// The kernel, decompressed: an ELF file with a PVH entry.
+    pub fn vmlinux(&self) -> Result<Vec<u8>> {
+        vmlinux::extract(&self.kernel()?)
+    }
+
     /// A disk with a system of Debian's packages, in a file that is not to be written.
     pub fn root_disk(&self) -> Result<PathBuf> {
-        let modules = self.root.join("lib/modules").join(&self.release);
-        root_disk::ensure(&modules, &self.release)
+        root_disk::ensure(&root_disk::Kernel {
+            release: &self.release,
+            modules: &self.root.join("lib/modules").join(&self.release),
+            boot: &[("vmlinuz", self.kernel()?), ("initrd.img", self.initrd()?)],
+        })
     }
 
     /// The guest as files of the boot archive: kernel, first file system, and the descriptions `debian`, whose system is on the
@@ -150,26 +181,18 @@ impl Debian {
         let mut modules: Vec<Module> = Vec::new();
         while let Some(name) = wanted.pop() {
             let same = |module: &Module| same_module(&module.name, &name);
-            let Some(file) = files.iter().find(|file| {
-                file.file_stem()
-                    .is_some_and(|stem| same_module(&stem.to_string_lossy(), &name))
-            }) else {
+            let Some(file) = files.iter().find(|file| same_module(&module::name(file), &name)) else {
                 // Built in, or not in this kernel.
                 continue;
             };
             if modules.iter().any(same) {
                 continue;
             }
-            let contents = read(file)?;
+            let contents = module::read(file)?;
             let needs = needs(&contents);
             wanted.extend(needs.iter().cloned());
-            let name = file
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
             modules.push(Module {
-                name,
+                name: module::name(file),
                 needs,
                 contents,
             });
@@ -259,7 +282,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "ko") {
+        } else if module::is_module(&path) {
             files.push(path);
         }
     }

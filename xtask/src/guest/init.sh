@@ -44,7 +44,7 @@ for word in $(cat /proc/cmdline); do
     case $word in root=*) root=${word#root=} ;; esac
 done
 if [ -n "$root" ]; then
-    for module in hv_vmbus sd_mod ext4 hv_storvsc; do modprobe $module; done
+    for module in hv_vmbus sd_mod ext4 hv_storvsc; do modprobe -q $module; done
     tries=0
     until mkdir -p /newroot && mount -t ext4 "$root" /newroot 2>/dev/null; do
         tries=$((tries + 1))

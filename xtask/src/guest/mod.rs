@@ -1,8 +1,10 @@
 //! Guests that other people made: fetched as packages, and made into files of the boot archive.
 //!
 //! [`debian`] fetches Debian's kernel and makes a guest of it; [`initrd`] writes its first file system,
-//! [`root_disk`] the disk that it can go on with.
+//! [`root_disk`] the disk that it can go on with; [`module`] and [`vmlinux`] read the files of a kernel.
 
 pub mod debian;
 pub mod initrd;
+mod module;
 pub mod root_disk;
+mod vmlinux;

@@ -27,6 +27,7 @@ const PACKAGES: &[&str] = &[
     "hyperv-daemons",
     "iproute2",
     "iputils-ping",
+    "kexec-tools",
     "kmod",
     "libc-bin",
     "mount",
@@ -55,16 +56,30 @@ const FILES: &[(&str, &str, bool)] = &[
     ("etc/fstab", "/dev/sda / ext4 rw 0 1\n", false),
 ];
 /// Folders that the system mounts on, or writes to.
-const FOLDERS: &[&str] = &["proc", "sys", "dev", "run", "tmp", "root", "mnt", "var/log"];
+const FOLDERS: &[&str] = &[
+    "proc", "sys", "dev", "run", "tmp", "root", "mnt", "boot", "var/log",
+];
 /// Bytes of the disk, most of them a hole.
 const SIZE: &str = "768M";
 /// Raise this when the disk is to be made anew.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
-/// The disk's image, made where there is none; `modules` is the folder of the kernel's modules, which go on it.
+/// What the disk holds of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<'a> {
+    /// Its release, such as `6.1.0-50-cloud-amd64`.
+    pub release: &'a str,
+    /// The folder of its modules.
+    pub modules: &'a Path,
+    /// Itself, and its first file system, for `kexec`.
+    pub boot: &'a [(&'a str, Vec<u8>)],
+}
+
+/// The disk's image, made where there is none.
 ///
 /// The image is not to be written: take a copy.
-pub fn ensure(modules: &Path, release: &str) -> Result<PathBuf> {
+pub fn ensure(kernel: &Kernel<'_>) -> Result<PathBuf> {
+    let release = kernel.release;
     let folder = paths::work()?.join("guests/debian");
     let image = folder.join(format!("root-{release}-{VERSION}.img"));
     if image.exists() {
@@ -82,7 +97,7 @@ pub fn ensure(modules: &Path, release: &str) -> Result<PathBuf> {
     apt.install(PACKAGES)
         .context("cannot fetch the guest's system as packages")?;
     let root = apt.files();
-    furnish(&root, modules, release)?;
+    furnish(&root, kernel)?;
     let new = image.with_extension("new");
     format(&root, &new, release)?;
     fs::rename(&new, &image)?;
@@ -90,7 +105,14 @@ pub fn ensure(modules: &Path, release: &str) -> Result<PathBuf> {
 }
 
 /// What the packages' own scripts would do, and our files.
-fn furnish(root: &Path, modules: &Path, release: &str) -> Result<()> {
+fn furnish(root: &Path, kernel: &Kernel<'_>) -> Result<()> {
+    // Another kernel's disk may have been made before.
+    for folder in ["boot", "lib/modules"] {
+        let folder = root.join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+    }
     for folder in FOLDERS {
         fs::create_dir_all(root.join(folder))?;
     }
@@ -110,11 +132,10 @@ fn furnish(root: &Path, modules: &Path, release: &str) -> Result<()> {
     if !root.join("bin/sh").exists() {
         link("dash", &root.join("bin/sh"))?;
     }
-    let target = root.join("lib/modules").join(release);
-    if !target.exists() {
-        copy_tree(modules, &target)?;
+    for (name, bytes) in kernel.boot {
+        fs::write(root.join("boot").join(name), bytes)?;
     }
-    Ok(())
+    copy_tree(kernel.modules, &root.join("lib/modules").join(kernel.release))
 }
 
 fn link(to: &str, path: &Path) -> Result<()> {

@@ -1,14 +1,16 @@
 //! The devices that a child's processors reach by ports and memory: a chipset like that of Hyper-V's generation 2 plus
-//! two serial ports. There is no PIC, no PIT, no RTC, no PCI: unclaimed ports read all ones and ignore writes.
+//! two serial ports. There is no PIC, no PIT, no PCI, and of an RTC only the time: unclaimed ports read all ones and
+//! ignore writes.
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`clock`] | the time of day |
 //! | [`io_apic`] | 24 pins at 0xfec00000 |
 //! | [`uart`] | a 16550A |
 //!
 //! | ports | device |
 //! |---|---|
-//! | 0x70–0x71 | reads 0: there is no CMOS clock, but Linux takes one that reads all ones for one that is being updated |
+//! | 0x70–0x71 | the time of day, to be read |
 //! | 0x3f8–0x3ff | COM1, IOAPIC pin 4 |
 //! | 0x2f8–0x2ff | COM2, IOAPIC pin 3 |
 //! | 0x600 | sleep control: `0x34` powers off (ACPI's SLP_TYP 5, SLP_EN) |
@@ -17,10 +19,12 @@
 //!
 //! It is a state machine: accesses in, [`Effect`]s out.
 
+pub mod clock;
 pub mod io_apic;
 pub mod uart;
 
 use arrayvec::ArrayVec;
+use clock::Clock;
 use io_apic::{Interrupt, IoApic};
 use uart::Uart;
 
@@ -36,11 +40,6 @@ pub const SLEEP_STATUS: u16 = 0x601;
 pub const RESET: u16 = 0x602;
 /// What resets.
 pub const RESET_VALUE: u8 = 1;
-
-/// Ports of a PC's clock, which is not there. Linux asks it for the time even where ACPI says so, and waits a second, by
-/// some 40,000 accesses, for the update that all ones would announce (drivers/rtc/rtc-mc146818-lib.c).
-const CMOS_INDEX: u16 = 0x70;
-const CMOS_DATA: u16 = 0x71;
 
 /// Serial ports: first port, IOAPIC pin.
 pub const SERIAL: [(u16, usize); SERIAL_PORTS] = [(0x3f8, 4), (0x2f8, 3)];
@@ -73,9 +72,20 @@ pub type Effects = ArrayVec<Effect, 8>;
 pub struct Chipset {
     serial: [Uart; SERIAL_PORTS],
     io_apic: IoApic,
+    clock: Clock,
 }
 
 impl Chipset {
+    /// Whether an access to `port` may ask for the time, which [`set_time`](Self::set_time) is then to tell.
+    pub fn wants_time(port: u16) -> bool {
+        (clock::INDEX..=clock::DATA).contains(&port)
+    }
+
+    /// Tells the time: 100 ns since 1601, UTC.
+    pub fn set_time(&mut self, now: Option<u64>) {
+        self.clock.set(now);
+    }
+
     /// The guest reads `size` (1, 2 or 4) bytes from `port`.
     pub fn read_port(&mut self, port: u16, size: u8, effects: &mut Effects) -> u32 {
         let bytes = (0..size.min(4)).map(|index| match port.checked_add(u16::from(index)) {
@@ -132,7 +142,8 @@ impl Chipset {
     fn read_byte(&mut self, port: u16, effects: &mut Effects) -> u8 {
         let Some((serial, offset)) = serial(port) else {
             return match port {
-                SLEEP_CONTROL | SLEEP_STATUS | RESET | CMOS_INDEX | CMOS_DATA => 0,
+                SLEEP_CONTROL | SLEEP_STATUS | RESET | clock::INDEX => 0,
+                clock::DATA => self.clock.read(),
                 _ => 0xff,
             };
         };
@@ -150,6 +161,7 @@ impl Chipset {
             }
             (None, SLEEP_CONTROL, POWER_OFF) => effects.push(Effect::PowerOff),
             (None, RESET, RESET_VALUE) => effects.push(Effect::Reset),
+            (None, clock::INDEX, index) => self.clock.select(index),
             _ => {}
         }
     }
@@ -200,10 +212,15 @@ mod tests {
     }
 
     #[test]
-    fn no_clock_update_is_in_progress() {
+    fn the_clock_tells_the_time_and_no_update_is_in_progress() {
         let mut chipset = Chipset::default();
-        write(&mut chipset, 0x70, 0x0a);
-        assert_eq!(chipset.read_port(0x71, 1, &mut Effects::new()), 0);
+        // Two hours, three minutes and four seconds into 1970.
+        chipset.set_time(Some(116_444_736_000_000_000 + 7_384 * 10_000_000));
+        let time = [0x0a, 0x04, 0x02, 0x00].map(|register| {
+            assert!(write(&mut chipset, 0x70, register).is_empty());
+            chipset.read_port(0x71, 1, &mut Effects::new())
+        });
+        assert_eq!(time, [0, 2, 3, 4]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Accesses to I/O ports.
 
 use super::super::child::Child;
-use super::super::chipset::Effects;
+use super::super::chipset::{Chipset, Effects};
 use super::super::emulate;
 use super::super::host::Host;
 use super::{Answer, Registers, code_bits, next_rip, resume, string};
@@ -23,6 +23,9 @@ pub fn access<H: Host>(
     let size = it.access.size();
     let mut effects = Effects::new();
     let mut rax = it.rax;
+    if Chipset::wants_time(it.port) {
+        child.chipset.lock().set_time(child.host.wall_clock());
+    }
     if it.header.access == AccessType::WRITE {
         child
             .chipset

@@ -18,9 +18,9 @@ const MAX_NOTES: usize = 256;
 /// Why a file is no executable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// It does not begin as ELF files do.
-    #[error("it is not an ELF file")]
-    NotElf,
+    /// It begins neither as a `bzImage` nor as ELF files do; what it may be in their place.
+    #[error("it is neither a Linux bzImage nor an ELF file{0}")]
+    NotElf(&'static str),
     /// Its headers contradict themselves or the file's size.
     #[error("its ELF headers are damaged or cut off")]
     DamagedHeaders,
@@ -87,6 +87,30 @@ pub struct Program<'a> {
     pub pvh_entry: Option<u64>,
 }
 
+/// What people take for a kernel, and what to do then: how a file begins, what it is.
+const RESEMBLED: [(&[u8], &str); 7] = [
+    (b"", ": it is empty"),
+    (b"\x1f\x8b", ": it is compressed by gzip; decompress it"),
+    (b"\xfd7zXZ", ": it is compressed by xz; decompress it"),
+    (b"\x28\xb5\x2f\xfd", ": it is compressed by zstd; decompress it"),
+    (b"\x02\x21\x4c\x18", ": it is compressed by lz4; decompress it"),
+    (
+        b"070701",
+        ": it is an archive, as initial RAM disks are, which belong into 'modules'",
+    ),
+    (b"MZ", ": it is a program for EFI or Windows"),
+];
+
+/// Behind "neither a bzImage nor an ELF file".
+fn resembles(file: &[u8]) -> &'static str {
+    let begins = |start: &[u8]| match start {
+        [] => file.is_empty(),
+        start => file.starts_with(start),
+    };
+    let found = RESEMBLED.iter().find(|(start, _)| begins(start));
+    found.map_or("", |(_, what)| what)
+}
+
 impl<'a> Program<'a> {
     /// The memory that its segments take.
     pub fn taken(&self) -> Vec<Range<u64>> {
@@ -96,11 +120,11 @@ impl<'a> Program<'a> {
     /// Reads the ELF file `file`.
     pub fn read(file: &'a [u8]) -> Result<Self, ProgramError> {
         let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|error| match error {
-            ParseError::BadMagic(_) => ProgramError::NotElf,
+            ParseError::BadMagic(_) => ProgramError::NotElf(resembles(file)),
             ParseError::UnsupportedElfClass(_) | ParseError::UnsupportedElfEndianness(_) => {
                 ProgramError::WrongMachine
             }
-            _ if file.get(..4) != Some(b"\x7fELF") => ProgramError::NotElf,
+            _ if file.get(..4) != Some(b"\x7fELF") => ProgramError::NotElf(resembles(file)),
             _ => ProgramError::DamagedHeaders,
         })?;
         if !matches!(elf.ehdr.e_machine, EM_X86_64 | EM_386) {

@@ -128,8 +128,18 @@ fn a_multiboot_kernel_gets_its_information() {
 fn each_unusable_kernel_is_told_why() {
     let memory = memory(&[4 * MIB]);
     let says = |kernel: &[u8]| load(&boot(kernel), &memory).unwrap_err().to_string();
-    assert_eq!(says(b""), "it is not an ELF file");
-    assert_eq!(says(b"#!/bin/sh\necho"), "it is not an ELF file");
+    const NEITHER: &str = "it is neither a Linux bzImage nor an ELF file";
+    assert_eq!(says(b"#!/bin/sh\necho"), NEITHER);
+    for (kernel, what) in [
+        (&b""[..], ": it is empty"),
+        (b"\x1f\x8b\x08", ": it is compressed by gzip; decompress it"),
+        (
+            b"070701000",
+            ": it is an archive, as initial RAM disks are, which belong into 'modules'",
+        ),
+    ] {
+        assert_eq!(says(kernel), alloc::format!("{NEITHER}{what}"));
+    }
     assert!(says(&elf64(b"text", None)).contains("neither a PVH entry"));
     assert!(says(&elf64(b"text", Some(0x30_0000))).contains("entry 0x300000 is not in a loaded segment"));
     let mut arm = elf64(b"text", Some(0x20_0000));

@@ -21,6 +21,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
+use embassy_time::{Duration, Instant, Timer};
 use spin::Once;
 use vmbus::protocol::network::Mac;
 use vsp::network::Wire;
@@ -33,6 +34,9 @@ const INTERRUPT_VP: u32 = 0;
 const GATEWAY_ADDRESS: Mac = Mac([0x02, b'p', b'a', b'r', 0, 1]);
 /// The name of the first card.
 const CARD_NAME: &str = "eth0";
+
+/// How often one looks whether something has come about.
+const LOOK: Duration = Duration::from_millis(5);
 
 static NETWORK: Once<Network> = Once::new();
 
@@ -187,6 +191,28 @@ async fn start(
     });
     executor::spawn_on(INTERRUPT_VP, e1000e::serve(card, interrupt, upstream)).detach();
     Ok(())
+}
+
+/// Completes once a card that is being started has been.
+pub async fn settled() {
+    while network().is_some_and(|network| network.starting.load(Ordering::Acquire)) {
+        Timer::after(LOOK).await;
+    }
+}
+
+/// Has the uplink's card raise its interrupt; whether it came within `limit`. `None` where there is no uplink.
+pub async fn raise_interrupt(limit: Duration) -> Option<bool> {
+    let card = &network()?.uplink.get()?.card;
+    let before = card.interrupts();
+    card.raise_interrupt();
+    let end = Instant::now() + limit;
+    while card.interrupts() == before {
+        if Instant::now() >= end {
+            return Some(false);
+        }
+        Timer::after(LOOK).await;
+    }
+    Some(true)
 }
 
 /// Tells the gateway of the root's address.

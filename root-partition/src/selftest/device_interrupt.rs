@@ -1,5 +1,6 @@
 //! Message-signalled interrupts for real: an Intel 82574L (`e1000e`), which nearly every emulated machine has, is told to
-//! raise one, by MSI-X and then by MSI. It is left as it was, with no interrupt.
+//! raise one. One that no driver has does so by MSI-X and then by MSI, and is left as it was, with no interrupt; the uplink
+//! does so by the interrupt that its driver has.
 
 use super::Outcome;
 use crate::drivers::pci::function::{Bar, Function};
@@ -7,6 +8,7 @@ use crate::drivers::pci::msi::{self, MsiError};
 use crate::drivers::pci::{config, scan};
 use crate::interrupt::Interrupt;
 use crate::memory::mmio::Registers;
+use crate::net;
 use alloc::format;
 use alloc::string::String;
 use embassy_time::{Duration, with_timeout};
@@ -33,12 +35,21 @@ pub(super) async fn run() -> Outcome {
     let Some(space) = config::machine() else {
         return Err(String::from("PCI has not been looked at"));
     };
-    let found = scan::functions(space);
-    let Some(device) = found
+    net::start::settled().await;
+    let mut found = scan::functions(space);
+    found.retain(|function| (function.vendor, function.device) == (INTEL, I82574L));
+    let free = found
         .iter()
-        .find(|function| (function.vendor, function.device) == (INTEL, I82574L))
-    else {
-        return Ok(String::from("there is no e1000e to raise one"));
+        .find(|function| net::start::driver_of(function.address).is_none());
+    let Some(device) = free else {
+        return match net::start::raise_interrupt(PATIENCE).await {
+            Some(true) => Ok(String::from("the uplink's interrupt came by MSI")),
+            Some(false) => Err(format!(
+                "the uplink's interrupt did not come within {} s",
+                PATIENCE.as_secs()
+            )),
+            None => Ok(String::from("there is no e1000e to raise one")),
+        };
     };
     let function = Function::new(space, device.address);
     let registers = registers(&function)?;

@@ -7,6 +7,7 @@
 //! | [`hardship`] | a life with pauses, disks that come and go, processors that do, neighbours, and a kill |
 //! | [`kernels`] | other kernels, other forms of them |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
+//! | [`outside`] | the way through the root to the outside, and back |
 //! | [`vmbus`] | Debian's bus driver |
 //! | [`world`] | what they share |
 //!
@@ -17,5 +18,6 @@ mod disk;
 mod hardship;
 mod kernels;
 mod lifecycle;
+mod outside;
 mod vmbus;
 mod world;

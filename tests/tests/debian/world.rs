@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tests::{Shell, number};
-use xtask::Machine;
 use xtask::guest::debian::{Debian, KERNEL_NAME, description, disk_description};
+use xtask::{Forward, Machine};
 
 /// How long the machine may print nothing: a boot, on a host that is busy with other things.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -52,6 +52,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) commands: &'a str,
     /// More of its description.
     pub(crate) more: &'a str,
+    /// Ports of this host that lead to the machine.
+    pub(crate) forwards: &'a [Forward],
     /// Its system is on a disk of its own.
     pub(crate) on_disk: bool,
     /// The kernel's file in the boot archive.
@@ -67,6 +69,7 @@ impl<'a> Guest<'a> {
             processors,
             commands,
             more: "",
+            forwards: &[],
             on_disk: false,
             kernel: KERNEL_NAME,
             quiet: false,
@@ -112,6 +115,8 @@ impl World {
                 .replace("console=ttyS0", quiet);
             let text = text + guest.more + "\n";
             machine = machine.file(format!("vms/{}.toml", guest.name), text);
+            let forwards = guest.forwards.iter();
+            machine = forwards.fold(machine, |machine, forward| machine.forward(*forward));
         }
         let folder = tempfile::tempdir()?;
         if guests.iter().any(|guest| guest.on_disk) {
@@ -221,6 +226,7 @@ impl World {
             "disk list".to_owned(),
             "root log".to_owned(),
             "vm list".to_owned(),
+            "net gateway".to_owned(),
             "hv log".to_owned(),
         ];
         let mut told = String::new();

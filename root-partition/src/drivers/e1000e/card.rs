@@ -4,8 +4,8 @@ use super::hardware::Hardware;
 use super::receive::{ReceiveRing, Refused};
 use super::registers::{
     CAUSES, CRCERRS, CTRL, CTRL_AUTO_SPEED, CTRL_EXT, CTRL_EXT_DRIVER, CTRL_FULL_DUPLEX, CTRL_RESET,
-    CTRL_SET_LINK_UP, ICR, IMC, IMS, MPC, MTA, MTA_WORDS, RAH, RAL, RCTL, RCTL_ON, RDBA, RDH, RDLEN, RDT,
-    RXCSUM, RXCSUM_ON, RXERRC, STATUS, Status, TCTL, TCTL_ON, TDBA, TDH, TDLEN, TDT, TIPG, TIPG_COPPER,
+    CTRL_SET_LINK_UP, ICR, ICS, IMC, IMS, MPC, MTA, MTA_WORDS, RAH, RAL, RCTL, RCTL_ON, RDBA, RDH, RDLEN,
+    RDT, RXCSUM, RXCSUM_ON, RXERRC, STATUS, Status, TCTL, TCTL_ON, TDBA, TDH, TDLEN, TDT, TIPG, TIPG_COPPER,
     TXDCTL, TXDCTL_EACH, WINDOW,
 };
 use super::transmit::{NotSent, TransmitRing};
@@ -89,6 +89,7 @@ pub struct Card<H> {
     receiving: Mutex<ReceiveRing>,
     sending: Mutex<TransmitRing>,
     link: AtomicBool,
+    interrupts: AtomicU64,
     dead: AtomicBool,
 }
 
@@ -115,6 +116,7 @@ impl<H: Hardware> Card<H> {
             receiving: Mutex::new(ReceiveRing::new(largest).ok_or(CardError::OutOfMemory)?),
             sending: Mutex::new(TransmitRing::new(largest).ok_or(CardError::OutOfMemory)?),
             link: AtomicBool::new(false),
+            interrupts: AtomicU64::new(0),
             dead: AtomicBool::new(false),
         })
     }
@@ -185,8 +187,19 @@ impl<H: Hardware> Card<H> {
         self.hardware.write(IMS, CAUSES);
     }
 
+    /// How often the interrupt has come.
+    pub fn interrupts(&self) -> u64 {
+        self.interrupts.load(Ordering::Acquire)
+    }
+
+    /// Has the card raise its interrupt, as if the link had changed.
+    pub fn raise_interrupt(&self) {
+        self.hardware.write(ICS, super::registers::CAUSE_LINK);
+    }
+
     /// Takes the interrupt: turns it off until [`listen`](Self::listen), and sees whether the link has changed.
     pub fn interrupt(&self) -> Option<bool> {
+        self.interrupts.fetch_add(1, Ordering::AcqRel);
         let causes = self.hardware.read(ICR);
         self.hardware.write(IMC, CAUSES);
         match causes & super::registers::CAUSE_LINK {

@@ -11,6 +11,8 @@ pub const STATUS: u64 = 0x0008;
 pub const CTRL_EXT: u64 = 0x0018;
 /// Causes of the interrupt; reading clears them.
 pub const ICR: u64 = 0x00c0;
+/// Raises causes.
+pub const ICS: u64 = 0x00c8;
 /// Turns causes on.
 pub const IMS: u64 = 0x00d0;
 /// Turns causes off.

@@ -13,8 +13,8 @@ use vsp::switch::TICKS_A_SECOND;
 pub const MAX_FLOWS: usize = 8192;
 /// Most flows of one guest, so that one that opens them without end leaves room for the others.
 pub const MAX_GUEST_FLOWS: usize = 2048;
-/// Flows of a guest that is at its limit that are looked at for one that may make room.
-const EVICTION_SEARCH: usize = 64;
+/// Flows of a guest that are looked at for one that may make room, where there is none left.
+const EVICTION_SEARCH: usize = 256;
 /// Times that a free port is looked for.
 const PORT_TRIES: usize = 128;
 /// The first port that is given out.
@@ -313,20 +313,36 @@ impl Flows {
         if own < MAX_GUEST_FLOWS && self.len() < MAX_FLOWS {
             return Ok(());
         }
-        // Of its own flows, so that no guest ends those of another.
-        let victim = (0..STATES).find_map(|state| {
-            let mut index = self.lists[state].first;
-            for _ in 0..EVICTION_SEARCH {
-                let slot = self.slot(index)?;
-                if slot.flow.guest.0 == guest && slot.flow.state.may_be_evicted() {
-                    return Some(index);
-                }
-                index = slot.after;
-            }
-            None
-        });
+        // Where the table is full, of the guest that has most of it; else of its own, those that are open excepted.
+        let richest = self.guests.iter().max_by_key(|(_, count)| **count);
+        let richer = richest.filter(|(_, count)| own < MAX_GUEST_FLOWS && **count > own + 1);
+        let victim = match richer {
+            Some((richest, _)) => self.oldest_of(*richest, |_| true),
+            None => self.oldest_of(guest, |flow| flow.state.may_be_evicted()),
+        };
         self.remove(victim.ok_or(NoFlow::TableFull)?);
         Ok(())
+    }
+
+    /// The flow of `guest` that has been idle longest, of some for which `may_end` holds.
+    fn oldest_of(&self, guest: Ipv4Addr, may_end: impl Fn(&Flow) -> bool) -> Option<u32> {
+        const NONE: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
+        let from = |protocol, port: u16| self.inside.range((protocol, (guest, port), NONE)..);
+        // Not always the same ones.
+        let start = self.random as u16;
+        let found = [Protocol::Tcp, Protocol::Udp, Protocol::Echo].map(|protocol| {
+            let of_guest = move |(key, _): &(&Key, &u32)| key.0 == protocol && key.1.0 == guest;
+            let behind = from(protocol, start).take_while(of_guest);
+            let own = behind
+                .chain(from(protocol, 0).take_while(of_guest))
+                .take(EVICTION_SEARCH);
+            let flows = own.filter_map(|(_, &index)| Some((self.slot(index)?.flow, index)));
+            flows
+                .filter(|(flow, _)| may_end(flow))
+                .min_by_key(|(flow, _)| flow.last)
+        });
+        let oldest = found.into_iter().flatten().min_by_key(|(flow, _)| flow.last)?;
+        Some(oldest.1)
     }
 
     fn insert(&mut self, flow: Flow) -> Flow {

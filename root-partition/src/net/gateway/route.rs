@@ -356,6 +356,11 @@ impl Gateway {
         {
             return self.dhcp_message(frame, &packet, mac, now, out);
         }
+        let to = packet.destination();
+        // Groups stay inside.
+        if to.is_broadcast() || to.is_multicast() {
+            return Verdict::Done;
+        }
         let guest = Host {
             mac,
             address: packet.source(),
@@ -364,7 +369,6 @@ impl Gateway {
             return self.drop(Dropped::Spoofed);
         }
         self.guests.learn(guest.address, mac, true, now);
-        let to = packet.destination();
         let outside = self.outside;
         if to == self.inside.address {
             return self.for_gateway(frame, packet, ends, guest, now, out);
@@ -374,13 +378,8 @@ impl Gateway {
             packet.set_macs(self.inside.mac, outside.map_or(mac, |outside| outside.own.mac));
             return Verdict::ForwardToStack(packet);
         }
-        // Neighbours talk to each other, and groups stay inside.
-        if self.is_inside(to)
-            || to.is_broadcast()
-            || to.is_multicast()
-            || to.is_loopback()
-            || to.is_unspecified()
-        {
+        // Neighbours talk to each other.
+        if self.is_inside(to) || to.is_loopback() || to.is_unspecified() {
             return Verdict::Done;
         }
         let Some(ends) = ends else {

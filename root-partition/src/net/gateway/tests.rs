@@ -503,9 +503,9 @@ fn a_guest_that_opens_flows_without_end_leaves_room_for_others() {
             .is_some()
     );
     assert!(world.inside(&udp(OTHER_GUEST, 5000, (FAR, 9), b"")).is_some());
-    for guest in 30..60 {
+    for guest in 30..36 {
         let guest = host(guest, Ipv4Addr::new(192, 168, 86, guest));
-        for number in 0..600_u32 {
+        for number in 0..MAX_GUEST_FLOWS as u32 {
             world.inside(&udp(
                 guest,
                 5000,
@@ -514,7 +514,20 @@ fn a_guest_that_opens_flows_without_end_leaves_room_for_others() {
             ));
         }
     }
-    assert!(world.gateway.flows.len() <= MAX_FLOWS);
+    assert_eq!(world.gateway.flows.len(), MAX_FLOWS);
+    // With the table full of others' flows, one that has few still gets more.
+    for number in 0..100_u32 {
+        let to = (Ipv4Addr::from_bits(0xc633_8000 + number), 80);
+        assert!(
+            world
+                .inside(&tcp(OTHER_GUEST, (OTHER_GUEST.address, 4000), to, 2, b""))
+                .is_some()
+        );
+    }
+    assert_eq!(world.gateway.flows.len(), MAX_FLOWS);
+    let flows = world.gateway.flows.iter();
+    let own = flows.filter(|flow| flow.guest.0 == OTHER_GUEST.address);
+    assert_eq!(own.count(), 101);
 }
 
 #[test]

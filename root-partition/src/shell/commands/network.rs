@@ -137,7 +137,7 @@ pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
         let target = network.resolve(name).await?;
         let mut table = Table::new(
             "answers",
-            &[("sequence", "sequence"), ("time_ns", "time"), ("error", "")],
+            &[("sequence", "sequence"), ("time_ns", "time"), ("error", "error")],
         );
         let mut answered = 0;
         for sequence in 1..=count {

@@ -1,0 +1,133 @@
+//! A guest's way to the outside and back: the root's uplink, its gateway, its port forwards.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::{number, row};
+use xtask::Forward;
+
+use crate::world::{Guest, World, complaints};
+
+/// Bytes that cross.
+const BYTES: usize = 4 << 20;
+/// How long one connection may take: the machine is emulated on a busy host.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Bytes that look random, the same for the same seed.
+fn noise(mut seed: u64) -> Vec<u8> {
+    let words = core::iter::repeat_with(|| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    });
+    words.flat_map(u64::to_le_bytes).take(BYTES).collect()
+}
+
+/// A host outside: whoever connects is sent `bytes`, and what it sends is thrown away.
+fn serve(bytes: Vec<u8>) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let bytes = bytes.clone();
+            thread::spawn(move || {
+                let mut stream = stream;
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+                let _ = stream
+                    .write_all(head.as_bytes())
+                    .and_then(|()| stream.write_all(&bytes));
+            });
+        }
+    });
+    Ok(port)
+}
+
+/// A port of this host that nobody has.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn connect(port: u16) -> Result<TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// What a web server of the machine sends for `path`.
+fn fetch(port: u16, path: &str) -> Result<Vec<u8>> {
+    let mut stream = connect(port)?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    Ok(answer.split_off(end.context("there is no answer")? + 4))
+}
+
+/// One conversation with a shell of the guest.
+fn talk(port: u16, line: &str) -> Result<String> {
+    let mut stream = connect(port)?;
+    stream.write_all(format!("{line}\nexit\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.trim().to_owned())
+}
+
+#[test]
+fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwards() -> Result<()> {
+    let data = noise(1);
+    let outside = serve(data.clone())?;
+    let (web, shell) = (free_port()?, free_port()?);
+    let commands = format!(
+        "dhcp; ip -4 addr show eth0; cat /etc/resolv.conf; ping -c 2 192.168.86.1; ping -c 2 10.0.2.2; \
+         mkdir /srv; wget -q -O /srv/data http://10.0.2.2:{outside}/data && httpd -h /srv; \
+         (while true; do nc -l -p 22 -e sh; done) & dmesg | grep -E 'WARNING:|BUG:|Call Trace'; echo network: ready; sleep 99999"
+    );
+    let guest = Guest {
+        more: "[[network]]",
+        quiet: true,
+        forwards: &[Forward::tcp(web, 8080), Forward::tcp(shell, 2222)],
+        ..Guest::new("web", 1, &commands)
+    };
+    World::with(&guest, |world| {
+        world.text("root network --wait")?;
+        world.text("net forward add tcp:8080 web:80")?;
+        world.text("net forward add tcp:2222 web:22")?;
+        world.until("the guest is ready", |world| {
+            Ok(world.console_of("web")?.contains("network: ready"))
+        })?;
+        let console = world.console_of("web")?;
+        ensure!(console.contains("nameserver 192.168.86.1"), "{console}");
+        ensure!(console.matches("2 packets received").count() == 2, "{console}");
+        ensure!(complaints(&console).is_empty(), "{:#?}", complaints(&console));
+        // What the guest fetched outside, fetched from it from outside.
+        ensure!(fetch(web, "/data")? == data, "the bytes are others");
+        ensure!(talk(shell, "echo $((6 * 7)) from $(uname -s)")? == "42 from Linux");
+        let leases = world.json("net leases")?;
+        let lease = row(&leases, "leases", "machine", "web");
+        let address = lease["address"].as_str().context("a lease has an address")?;
+        ensure!(
+            console.contains(&format!("inet {address}/24")),
+            "{leases} {console}"
+        );
+        let answers = world.json(&format!("root ping {address} --count 2 --timeout 60"))?;
+        ensure!(number(&answers, "/answered") == 2, "{answers}");
+        let gateway = world.json("net gateway")?;
+        for reason in ["malformed", "fragment", "spoofed", "table full", "too large"] {
+            let dropped = row(&gateway, "dropped", "reason", reason);
+            ensure!(dropped["packets"] == 0, "{gateway}");
+        }
+        // Once a forward has ended nobody gets through.
+        world.text("net forward delete tcp:8080")?;
+        ensure!(fetch(web, "/data").is_err(), "the forward goes on");
+        let faults = world.json("hv iommu faults")?;
+        ensure!(number(&faults, "/total") == 0, "{faults}");
+        Ok(())
+    })
+}

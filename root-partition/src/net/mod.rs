@@ -8,18 +8,22 @@
 //! | module | holds |
 //! |---|---|
 //! | [`start`] | bringing it all up: read this first |
+//! | [`capture`] | frames of a port as a pcap file |
 //! | [`config`] | `network.toml` |
 //! | [`gateway`] | the way out for guests: DHCP, name servers, address translation, port forwards |
 //! | [`uplink`] | a physical card in its port |
 //! | [`host_port`] | the root in its port |
 //! | [`stack`] | the root's TCP/IP stack |
+//! | [`switches`] | switches that people make and forget |
 
+pub mod capture;
 pub mod config;
 pub mod gateway;
 pub mod host_port;
 mod shell;
 pub mod stack;
 pub mod start;
+mod switches;
 pub mod uplink;
 
 use alloc::boxed::Box;

@@ -16,13 +16,14 @@ use hypercall_api::processor::SegmentRegister;
 use hypercall_api::register::{RegisterName, RegisterValue};
 use spin::Mutex;
 
-use crate::vm::description::DiskDescription;
+use crate::vm::description::{DiskDescription, NetworkDescription};
 
 use super::{
     machines::{
         ChannelInfo, Fill, MachineEvent, MachineInfo, MachineState, Machines, OpenChannel, Order, UnitInfo,
         VpStatistics,
     },
+    switches::{PortChange, PortName},
     system::{Pending, SystemError},
 };
 
@@ -34,6 +35,10 @@ pub(crate) struct FakeMachines {
     pub(crate) ends_after: usize,
     /// Disks that were attached.
     pub(crate) attached: Mutex<Vec<DiskDescription>>,
+    /// Changes of ports.
+    pub(crate) changes: Mutex<Vec<(PortName, PortChange)>>,
+    /// Network cards that were attached.
+    pub(crate) cards: Mutex<Vec<NetworkDescription>>,
 }
 
 const CONSOLE: &[u8] = b"web: up\r\n\x1b[1mready\x1b[m\n";

@@ -1,5 +1,6 @@
 //! What the shell knows of virtual machines: the trait [`Machines`] and the plain data that it returns.
 
+use super::switches::Networks;
 use super::system::{Pending, Statistics, SystemError};
 use crate::vm::description::DiskDescription;
 use alloc::boxed::Box;
@@ -9,8 +10,6 @@ use core::fmt;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use hypercall_api::register::{RegisterName, RegisterValue};
-use vsp::switch::port::PortId;
-use vsp::switch::{Kind, Port};
 
 /// State of a virtual machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,31 +188,14 @@ pub struct Fill {
     pub size: u32,
 }
 
-/// A switch.
-#[derive(Clone, Debug)]
-pub struct SwitchInfo {
-    /// Its name.
-    pub name: String,
-    /// Who takes part.
-    pub kind: Kind,
-    /// Its ports.
-    pub ports: Vec<(PortId, Port)>,
-    /// Addresses that it knows.
-    pub learned: usize,
-}
-
 /// The virtual machines as the shell's commands see them. Machines go by their names.
-pub trait Machines: Sync {
+pub trait Machines: Networks {
     /// The machines, by name.
     fn list(&self) -> Vec<MachineInfo>;
     /// One machine.
     fn show(&self, name: &str) -> Result<MachineInfo, SystemError>;
     /// The names of the descriptions in the boot archive, `web` for `vms/web.toml`.
     fn descriptions(&self) -> Vec<String>;
-    /// The switches that machines' network cards are plugged into, by name.
-    fn switches(&self) -> Vec<SwitchInfo> {
-        Vec::new()
-    }
     /// Makes a machine of the description `description`, called `name` if given, and returns its name.
     fn create(&self, description: &str, name: Option<&str>) -> Result<String, SystemError>;
     /// Has a machine do something; completes when it is done. It is done even where the future is dropped.

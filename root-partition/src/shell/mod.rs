@@ -15,6 +15,7 @@
 //! | [`parser`] | a line to words |
 //! | [`session`] | one user at one terminal; scripts |
 //! | [`status`] | how a command ended |
+//! | [`switches`] | the trait by which commands see virtual switches and network cards |
 //! | [`system`] | the trait by which commands see the world |
 //! | [`terminal`] | the byte stream that the shell talks over |
 
@@ -28,6 +29,7 @@ pub mod output;
 pub mod parser;
 pub mod session;
 pub mod status;
+pub mod switches;
 pub mod system;
 pub mod terminal;
 
@@ -37,3 +39,5 @@ pub(crate) mod fake;
 mod fake_disks;
 #[cfg(test)]
 mod fake_machines;
+#[cfg(test)]
+mod fake_switches;

@@ -4,9 +4,9 @@
 use super::bus::device::{self, Device};
 use super::bus::host::Bus;
 use super::bus::integration::Integration;
-use super::bus::network::Network;
+use super::bus::network::{Card, Network};
 use super::bus::storage::Storage;
-use super::description::Description;
+use super::description::{Description, MAX_CARDS, NetworkDescription};
 use super::host::Host;
 use super::machine::MachineError;
 use super::signal::Signal;
@@ -21,6 +21,7 @@ use core::time::Duration;
 use embassy_futures::select::{Either, select};
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::register::{RegisterName, RegisterValue};
+use spin::Mutex;
 use vmbus::protocol::integration::shutdown::Action;
 use vmbus::protocol::integration::time_sync::Kind;
 use vmbus::server::OfferError;
@@ -43,7 +44,8 @@ type Clock = Box<dyn FnMut() -> Moment + Send>;
 pub struct Devices {
     /// Its disks.
     pub storage: Arc<Storage>,
-    networks: Vec<Arc<dyn Device>>,
+    /// Its network cards, and what is on the bus for each.
+    networks: Mutex<Vec<(Arc<Card>, Arc<dyn Device>)>>,
     heartbeat: Arc<Integration<Heartbeat>>,
     shutdown: Arc<Integration<Shutdown>>,
     key_value: Arc<Integration<KeyValue>>,
@@ -67,15 +69,12 @@ impl Devices {
     ) -> Result<Arc<Self>, MachineError> {
         let storage = Storage::new(registry, description).await?;
         let cards = description.networks.iter().enumerate();
-        let networks = cards.map(|(index, card)| {
-            let network = Network::new(host, switches, description, index, card)?;
-            Ok(network as Arc<dyn Device>)
-        });
-        let networks = networks.collect::<Result<_, MachineError>>()?;
+        let networks = cards.map(|(index, card)| Network::plugged(host, switches, description, index, card));
+        let networks = networks.collect::<Result<_, _>>()?;
         let partition = Arc::new(AtomicU64::new(0));
         let devices = Arc::new(Self {
             storage,
-            networks,
+            networks: Mutex::new(networks),
             heartbeat: Integration::new(Heartbeat::default()),
             shutdown: Integration::new(Shutdown::default()),
             key_value: Integration::new(KeyValue::default()),
@@ -102,7 +101,7 @@ impl Devices {
     pub fn put_on<H: Host>(&self, bus: &Bus<H>, partition: PartitionId) -> Result<(), OfferError> {
         self.partition.store(partition.0, Ordering::Relaxed);
         bus.add(self.storage.clone())?;
-        for network in &self.networks {
+        for (_, network) in &*self.networks.lock() {
             bus.add(network.clone())?;
         }
         bus.add(self.heartbeat.clone())?;
@@ -113,6 +112,48 @@ impl Devices {
         }
         for device in &self.others {
             bus.add(device.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Its network cards.
+    pub fn cards(&self) -> Vec<Arc<Card>> {
+        let networks = self.networks.lock();
+        networks.iter().map(|(card, _)| card.clone()).collect()
+    }
+
+    /// Gives the guest one more network card, and returns its number.
+    pub fn attach_card<H: Host>(
+        &self,
+        host: &H,
+        switches: &Switches,
+        description: &Description,
+        card: &NetworkDescription,
+        bus: &Bus<H>,
+    ) -> Result<usize, MachineError> {
+        let mut networks = self.networks.lock();
+        let taken = |index: &usize| networks.iter().any(|(card, _)| card.index == *index);
+        let index = (0..MAX_CARDS)
+            .find(|index| !taken(index))
+            .ok_or(MachineError::TooManyCards(MAX_CARDS))?;
+        let (card, network) = Network::plugged(host, switches, description, index, card)?;
+        bus.add(network.clone())?;
+        networks.push((card, network));
+        Ok(index)
+    }
+
+    /// Takes a network card away: out of its port at once, off the bus when the guest has let go of it.
+    pub async fn detach_card<H: Host>(&self, index: usize, bus: &Bus<H>) -> Result<(), MachineError> {
+        let network = {
+            let mut networks = self.networks.lock();
+            let place = networks.iter().position(|(card, _)| card.index == index);
+            let place = place.ok_or(MachineError::NoCard(index))?;
+            let (card, network) = networks.remove(place);
+            card.unplug();
+            network
+        };
+        if let Some(id) = bus.find(&network.offer()) {
+            bus.remove(id).await;
         }
         Ok(())
     }

@@ -78,6 +78,12 @@ pub enum MachineError {
     /// A network card finds no place at its switch.
     #[error("a network card cannot be plugged in: {0}")]
     Network(#[from] AttachError),
+    /// No further card fits in.
+    #[error("a machine has at most {0} network cards")]
+    TooManyCards(usize),
+    /// There is no such card.
+    #[error("it has no network card {0}: 'net list' shows those that there are")]
+    NoCard(usize),
     /// A device finds no place on the bus.
     #[error(transparent)]
     Device(#[from] OfferError),

@@ -22,6 +22,7 @@
 //! | [`loader`] | kernels into memory |
 //! | [`machine`] | one machine: its states, its task |
 //! | [`memory`] | a child's RAM |
+//! | [`network`] | switches and network cards, as the shell commands them |
 //! | [`pool`] | deposits and withdrawals |
 //! | [`ring`] | what a console keeps |
 //! | [`root_host`] | the real kernel and hypervisor |
@@ -46,6 +47,7 @@ pub mod intercept;
 pub mod loader;
 pub mod machine;
 pub mod memory;
+mod network;
 pub mod pool;
 pub mod ring;
 pub mod root_host;

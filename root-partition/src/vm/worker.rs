@@ -12,7 +12,7 @@ use crate::disk::Registry;
 use crate::net::Switches;
 use crate::shell::commands::dispatch::closest;
 use crate::shell::machines::{
-    ChannelInfo, MachineEvent, MachineInfo, MachineState, Machines, Order, SwitchInfo, VpStatistics,
+    ChannelInfo, MachineEvent, MachineInfo, MachineState, Machines, Order, VpStatistics,
 };
 use crate::shell::system::{Pending, SystemError};
 use alloc::boxed::Box;
@@ -28,7 +28,6 @@ use hypercall_api::id::VpIndex;
 use hypercall_api::register::{RegisterName, RegisterValue};
 use hypercall_api::status::HvStatus;
 use spin::Mutex;
-use vsp::network::Wire;
 
 /// Most machines.
 const MOST: usize = 1024;
@@ -77,7 +76,20 @@ impl<H: Host> Worker<H> {
         &self.switches
     }
 
-    fn get(&self, name: &str) -> Result<Arc<Machine<H>>, SystemError> {
+    pub(super) const fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// Reference time.
+    pub(super) fn now(&self) -> u64 {
+        self.host.now()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Machine<H>>> {
+        self.machines.lock().values().cloned().collect()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Arc<Machine<H>>, SystemError> {
         let machines = self.machines.lock();
         let found = machines
             .get(name)
@@ -124,12 +136,12 @@ impl<H: Host> Worker<H> {
         })
     }
 
-    fn devices(&self, name: &str) -> Result<Arc<Devices>, SystemError> {
+    pub(super) fn devices(&self, name: &str) -> Result<Arc<Devices>, SystemError> {
         let machine = self.get(name)?;
         machine.devices().ok_or_else(|| {
             let state = machine.state();
             SystemError::new(format!(
-                "'{name}' is {state}: its description says which disks it starts with"
+                "'{name}' is {state}: its description says which disks and cards it starts with"
             ))
         })
     }
@@ -178,18 +190,6 @@ impl<H: Host> Machines for Worker<H> {
 
     fn show(&self, name: &str) -> Result<MachineInfo, SystemError> {
         Ok(self.info(&*self.get(name)?))
-    }
-
-    fn switches(&self) -> Vec<SwitchInfo> {
-        let info = |(name, wire): (String, Arc<Wire>)| {
-            wire.with(|switch| SwitchInfo {
-                name,
-                kind: switch.kind(),
-                ports: switch.ports().map(|(id, port)| (id, port.clone())).collect(),
-                learned: switch.learned(self.host.now()).count(),
-            })
-        };
-        self.switches.all().into_iter().map(info).collect()
     }
 
     fn descriptions(&self) -> Vec<String> {

@@ -7,6 +7,7 @@
 //! | [`hardship`] | a life with pauses, disks that come and go, processors that do, neighbours, and a kill |
 //! | [`kernels`] | other kernels, other forms of them |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
+//! | [`network`] | cards on a switch: two guests and what goes between them |
 //! | [`outside`] | the way through the root to the outside, and back |
 //! | [`vmbus`] | Debian's bus driver |
 //! | [`world`] | what they share |
@@ -18,6 +19,7 @@ mod disk;
 mod hardship;
 mod kernels;
 mod lifecycle;
+mod network;
 mod outside;
 mod vmbus;
 mod world;

@@ -60,6 +60,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) kernel: &'a str,
     /// The kernel keeps its log to itself, which saves most of a boot's time: [`World::ensure_no_complaints_in`] reads it.
     pub(crate) quiet: bool,
+    /// It has `ethtool`, and this script as `/script`.
+    pub(crate) script: Option<&'a str>,
 }
 
 impl<'a> Guest<'a> {
@@ -73,6 +75,7 @@ impl<'a> Guest<'a> {
             on_disk: false,
             kernel: KERNEL_NAME,
             quiet: false,
+            script: None,
         }
     }
 
@@ -113,7 +116,12 @@ impl World {
             let text = text
                 .replace(KERNEL_NAME, guest.kernel)
                 .replace("console=ttyS0", quiet);
-            let text = text + guest.more + "\n";
+            let mut text = text + guest.more + "\n";
+            if let Some(script) = guest.script {
+                let initrd = format!("initrds/{}", guest.name);
+                text = Debian::with_initrd(&text, &initrd);
+                machine = machine.file(initrd, debian.initrd_with(&[("script", script)])?);
+            }
             machine = machine.file(format!("vms/{}.toml", guest.name), text);
             let forwards = guest.forwards.iter();
             machine = forwards.fold(machine, |machine, forward| machine.forward(*forward));
@@ -139,10 +147,21 @@ impl World {
 
     /// Starts the guest `name` and has `test` look at it. Where that fails, the error tells all that the machine can tell.
     pub(crate) fn try_with(&mut self, name: &str, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let result = self.text(&format!("vm start {name}")).and_then(|_| test(self));
-        result.map_err(|error| {
-            let told = self.all_about(name);
-            error.context(told)
+        self.try_with_all(&[name], test)
+    }
+
+    /// The same with several guests.
+    pub(crate) fn try_with_all(
+        &mut self,
+        names: &[&str],
+        test: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let started = names
+            .iter()
+            .try_for_each(|name| self.text(&format!("vm start {name}")).map(drop));
+        started.and_then(|()| test(self)).map_err(|error| {
+            let told: Vec<String> = names.iter().map(|name| self.all_about(name)).collect();
+            error.context(told.join("\n"))
         })
     }
 

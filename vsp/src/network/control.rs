@@ -168,7 +168,6 @@ impl Control<'_> {
                     interrupts: self.queues.into(),
                     queues: self.queues.into(),
                     table_entries: INDIRECTION_TABLE as u16,
-                    padding: 0,
                 };
                 Some(capabilities.as_bytes().to_vec())
             }

@@ -21,6 +21,11 @@
 pub mod control;
 pub mod deliver;
 pub mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code))] // tests do more with it than the fuzzer
+mod guest;
 pub mod link;
 pub mod nic;
 pub mod pool;

@@ -132,6 +132,21 @@ impl Nic {
         self.state.lock().setup.address
     }
 
+    /// Whether the guest sees a link.
+    pub fn has_link(&self) -> bool {
+        self.state.lock().has_link()
+    }
+
+    /// Channels that the guest has opened.
+    pub fn open_channels(&self) -> usize {
+        self.queues.lock().iter().flatten().count()
+    }
+
+    /// Largest payload of a frame, as the guest has set it.
+    pub fn mtu(&self) -> u32 {
+        self.state.lock().setup.mtu
+    }
+
     /// Channels at most.
     pub const fn max_queues(&self) -> u16 {
         self.settings.queues

@@ -68,9 +68,22 @@ impl Wire {
         run(&mut self.switch.lock())
     }
 
-    /// Has `tap` see the frames of a port, instead of who saw frames before.
-    pub fn tap(&self, tap: Option<(PortId, Arc<dyn Tap>)>) {
-        *self.tap.lock() = tap;
+    /// Has `tap` see the frames of a port from now on; `false` if somebody else sees frames of this wire.
+    pub fn begin_tap(&self, port: PortId, tap: Arc<dyn Tap>) -> bool {
+        let mut current = self.tap.lock();
+        let free = current.is_none();
+        if free {
+            *current = Some((port, tap));
+        }
+        free
+    }
+
+    /// Has `tap` see no more frames.
+    pub fn end_tap(&self, tap: &Arc<dyn Tap>) {
+        let mut current = self.tap.lock();
+        if current.as_ref().is_some_and(|(_, own)| Arc::ptr_eq(own, tap)) {
+            *current = None;
+        }
     }
 
     /// Whether `port` may send now; if not, the tick from which on it may.

@@ -13,6 +13,7 @@
 //! | [`guard`] | servers' messages that only servers' ports may send |
 //! | [`limit`] | caps of bandwidth |
 //! | [`capture`] | the format of captured frames |
+//! | [`words`] | settings as people write and read them |
 
 pub mod capture;
 pub mod frame;
@@ -25,6 +26,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod vlan;
+pub mod words;
 
 use alloc::vec::Vec;
 use frame::FrameHeader;

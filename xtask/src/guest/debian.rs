@@ -20,11 +20,12 @@ const BUSYBOX_FILE: &str = "bin/busybox";
 /// The guest's first program.
 const INIT: &str = include_str!("init.sh");
 
-/// Modules for the guest's devices; those that they need come with them.
-const MODULES: [&str; 11] = [
+/// Modules for the guest's devices and VLANs; those that they need come with them.
+const MODULES: [&str; 12] = [
     "hv_vmbus",
     "hv_storvsc",
     "hv_netvsc",
+    "8021q",
     "hv_utils",
     "hv_balloon",
     "hv_sock",
@@ -41,7 +42,7 @@ pub const DISK: &str = "nvme1";
 /// The kernel's name in the boot archive.
 pub const KERNEL_NAME: &str = "kernels/debian";
 /// The first file system's.
-const INITRD_NAME: &str = "initrds/debian";
+pub(super) const INITRD_NAME: &str = "initrds/debian";
 
 /// Which of Debian's kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,12 +16,13 @@
 //! | [`info`] | `hv info`, `root info`, `version` |
 //! | [`iommu`] | the IOMMU's capability registers |
 //! | [`log`] | `hv log`, `root log` |
+//! | [`net`] | `net …` |
 //! | [`network`] | `root network`, `root ping` |
 //! | [`own`] | the shell's own: `clear`, `echo`, `history` |
 //! | [`power`] | `poweroff`, `reboot` |
 //! | [`selftest`] | `hv selftest` |
 //! | [`stats`] | `hv stats` |
-//! | [`switch`] | `switch …`, `net …` |
+//! | [`switch`] | `switch …` |
 //! | [`vm`] | `vm …` |
 
 pub mod arguments;
@@ -38,6 +39,7 @@ pub(crate) mod help;
 mod info;
 mod iommu;
 mod log;
+mod net;
 mod network;
 mod own;
 mod power;
@@ -71,7 +73,18 @@ pub static COMMANDS: &[Command] = &[
     command("hv",       "bench",    "Measure exits, in TSC ticks",                              Later(bench::run)).arguments(&[bench::NAME]).json(),
     command("hv",       "selftest", "List the self-tests, or run one",                          Later(selftest::run)).arguments(&[selftest::NAME]).flags(&[selftest::ALL]).json(),
     command("switch",   "list",     "List the virtual switches",                                 Now(switch::list)).json(),
-    command("net",      "list",     "List switches' ports, with what went through each",         Now(switch::ports)).json(),
+    command("switch",   "create",   "Make a virtual switch",                                     Now(switch::create)).arguments(&[switch::NEW]).flags(&[switch::KIND]).json(),
+    command("switch",   "delete",   "Forget a switch that has no ports in use",                  Now(switch::delete)).arguments(&[switch::SWITCH]),
+    command("net",      "list",     "List switches' ports, with what went through each",         Now(net::show::list)).json(),
+    command("net",      "stats",    "Show a port's counters, and why frames were dropped",       Now(net::show::stats)).arguments(&[net::PORT]).json(),
+    command("net",      "attach",   "Give a running virtual machine one more card",              Now(net::card::attach)).arguments(&[vm::MACHINE, net::card::SWITCH]).flags(&[net::card::MAC, net::card::VLAN, net::port::TRUNK, net::card::LIMIT, net::card::GUARD]).json(),
+    command("net",      "detach",   "Take a card away from a running virtual machine",           Later(net::card::detach)).arguments(&[net::PORT]),
+    command("net",      "link",     "Take the link of a card down, or up again",                 Now(net::port::link)).arguments(&[net::PORT, net::port::LINK]),
+    command("net",      "vlan",     "Put a port into a VLAN, or into several",                   Now(net::port::vlan)).arguments(&[net::PORT, net::port::VLAN]).flags(&[net::port::TRUNK]),
+    command("net",      "limit",    "Cap how much a port may send",                              Now(net::port::limit)).arguments(&[net::PORT, net::port::RATE]),
+    command("net",      "guard",    "Say what a port may not send",                              Now(net::port::guard)).arguments(&[net::PORT, net::port::GUARDS]),
+    command("net",      "mirror",   "Copy a port's frames to another port",                      Now(net::port::mirror)).arguments(&[net::PORT, net::port::MIRROR]),
+    command("net",      "capture",  "Print a port's frames as a pcap file",                      Later(net::capture::run)).arguments(&[net::PORT]).flags(&[net::capture::FRAMES, net::capture::SECONDS]).json(),
     command("net",      "gateway",  "Show the guests' way out, and what it dropped",            Now(forward::gateway)).json(),
     command("net",      "leases",   "List the addresses that guests were given",                Now(forward::leases)).json(),
     command("net",      "forward list", "List the ports that lead to guests",                   Now(forward::list)).json(),

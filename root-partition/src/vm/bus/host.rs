@@ -25,6 +25,7 @@ use spin::Mutex;
 use vmbus::protocol::gpadl::GpaRange;
 use vmbus::protocol::id::{CONTACT_CONNECTION, GpadlId, MESSAGE_CONNECTION, Status};
 use vmbus::protocol::message::{MessageBytes, MessageType};
+use vmbus::protocol::offer::Offer;
 use vmbus::server::{
     Action, ChannelView, Limits, MessageTarget, OfferError, OfferId, OpenRequest, Server, event_connection,
 };
@@ -128,6 +129,18 @@ impl<H: Host> Bus<H> {
         state.devices.insert(id, device);
         self.perform(&mut state, actions);
         Ok(id)
+    }
+
+    /// The device that is offered so, unless it is being taken off.
+    pub fn find(&self, offer: &Offer) -> Option<OfferId> {
+        let state = self.state.lock();
+        let mut channels = state.server.channels();
+        let found = channels.find(|view| {
+            (view.offer.class, view.offer.instance) == (offer.class, offer.instance)
+                && view.offer.sub_channel_index == 0
+                && !view.rescinded
+        });
+        found.map(|view| view.id)
     }
 
     /// Takes a device off the bus. Completes when it does nothing for the guest any more.

@@ -59,7 +59,7 @@ mod network;
 mod processor;
 
 pub use disk::DiskDescription;
-pub use network::NetworkDescription;
+pub use network::{MAX_CARDS, NetworkDescription};
 pub use processor::{CpuidMask, MsrAnswer, MsrPolicy, MsrRule};
 
 use super::bus::device::BY_NAME;

@@ -6,11 +6,15 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use toml::de::DeTable;
 use vmbus::protocol::network::Mac;
-use vsp::switch::vlan::VlanId;
+use vsp::switch::guard::Guards;
+use vsp::switch::limit::Limit;
+use vsp::switch::port::Direction;
+use vsp::switch::vlan::{VlanId, VlanMode, VlanSet};
+use vsp::switch::words::{GUARD_RULE, LIMIT_RULE, MIRROR_RULE, Mirror, TRUNK_RULE};
 
-const KEYS: &[&str] = &["switch", "mac", "vlan"];
+const KEYS: &[&str] = &["switch", "mac", "vlan", "trunk", "limit", "guard", "mirror"];
 /// Most cards of a machine.
-const MAX_CARDS: usize = 8;
+pub const MAX_CARDS: usize = 8;
 
 /// A network card as it was described.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,8 +23,28 @@ pub struct NetworkDescription {
     pub switch: String,
     /// Its address; `None` for one that is made up.
     pub address: Option<Mac>,
-    /// The VLAN that it is in, without knowing.
-    pub vlan: Option<VlanId>,
+    /// Its VLANs.
+    pub vlan: VlanMode,
+    /// How much it may send.
+    pub limit: Option<Limit>,
+    /// What it may not send.
+    pub guard: Guards,
+    /// Its part in mirroring.
+    pub mirror: Mirror,
+}
+
+impl NetworkDescription {
+    /// A card on `switch` of which nothing else is said: no VLAN, no cap, all guards.
+    pub fn on(switch: &str) -> Self {
+        Self {
+            switch: switch.to_string(),
+            address: None,
+            vlan: VlanMode::default(),
+            limit: None,
+            guard: Guards::all(),
+            mirror: Mirror::Of(Direction::empty()),
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -53,25 +77,31 @@ impl Reader<'_> {
             }
             None => DEFAULT_SWITCH.to_string(),
         };
-        let address = match item("mac") {
-            Some(item) => {
-                let address = Mac::parse(self.text(&item)?).filter(|address| address.is_station());
-                let advice = "give a card's address, as in \"02:00:00:00:00:01\"";
-                Some(address.ok_or_else(|| self.bad(&item, advice))?)
-            }
-            None => None,
-        };
-        let vlan = match item("vlan") {
-            Some(item) => {
-                let number = self.number(Some(item), 0, 1..=VlanId::MAX.into())?;
-                VlanId::new(number as u16)
-            }
-            None => None,
-        };
-        Ok(NetworkDescription {
-            switch,
-            address,
-            vlan,
-        })
+        let mut card = NetworkDescription::on(&switch);
+        if let Some(item) = item("mac") {
+            let address = Mac::parse(self.text(&item)?).filter(|address| address.is_station());
+            let advice = "give a card's address, as in \"02:00:00:00:00:01\"";
+            card.address = Some(address.ok_or_else(|| self.bad(&item, advice))?);
+        }
+        let mut native = VlanId(0);
+        if let Some(item) = item("vlan") {
+            let number = self.number(Some(item), 0, 1..=VlanId::MAX.into())?;
+            native = VlanId::new(number as u16).unwrap_or(native);
+            card.vlan = VlanMode::Access(native);
+        }
+        if let Some(item) = item("trunk") {
+            let allowed = VlanSet::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, TRUNK_RULE))?;
+            card.vlan = VlanMode::Trunk { native, allowed };
+        }
+        if let Some(item) = item("limit") {
+            card.limit = Limit::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, LIMIT_RULE))?;
+        }
+        if let Some(item) = item("guard") {
+            card.guard = Guards::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, GUARD_RULE))?;
+        }
+        if let Some(item) = item("mirror") {
+            card.mirror = Mirror::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, MIRROR_RULE))?;
+        }
+        Ok(card)
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use vsp::switch::words::Mirror;
 
 fn error(text: &str) -> String {
     Description::read("vms/web.toml", text.as_bytes())
@@ -234,18 +235,19 @@ fn disks_that_make_no_sense_are_refused() {
 #[test]
 fn a_network_card_needs_nothing_but_its_table() {
     let text = "memory = \"1MiB\"\nkernel = \"k\"\n[[network]]\n\
-        [[network]]\nswitch = \"lab\"\nmac = \"02-00-00-00-00-2a\"\nvlan = 7\n";
+        [[network]]\nswitch = \"lab\"\nmac = \"02-00-00-00-00-2a\"\nvlan = 7\n\
+        trunk = \"8-9\"\nlimit = \"5Mbit\"\nguard = \"none\"\nmirror = \"takes\"\n";
     let description = Description::read("x.toml", text.as_bytes()).unwrap();
     let [plain, full] = description.networks.as_slice() else {
         panic!("{:?}", description.networks);
     };
-    assert_eq!(
-        (plain.switch.as_str(), plain.address, plain.vlan),
-        ("default", None, None)
-    );
+    assert_eq!(*plain, NetworkDescription::on("default"));
     assert_eq!(full.switch, "lab");
     assert_eq!(full.address.map(|address| address.0), Some([2, 0, 0, 0, 0, 42]));
-    assert_eq!(full.vlan.map(|vlan| vlan.0), Some(7));
+    assert_eq!(full.vlan.describe(), "8-9 native 7");
+    assert_eq!(full.limit.map(|limit| limit.bits_per_second), Some(5_000_000));
+    assert!(full.guard.is_empty());
+    assert_eq!(full.mirror, Mirror::Takes);
 }
 
 #[test]
@@ -258,6 +260,10 @@ fn network_cards_that_make_no_sense_are_refused() {
         ),
         ("mac = \"1\"", "mac = \"1\": give a card's address"),
         ("vlan = 4095", "vlan = 4095: give a number from 1 to 4094"),
+        ("trunk = \"x\"", "trunk = \"x\": give VLANs, as in"),
+        ("limit = \"5\"", "limit = \"5\": give a rate in"),
+        ("guard = \"x\"", "guard = \"x\": give 'all'"),
+        ("mirror = \"x\"", "mirror = \"x\": give sent"),
         ("switsh = \"a\"", "unknown key 'switsh': did you mean 'switch'?"),
     ] {
         let text = alloc::format!("memory = \"1MiB\"\nkernel = \"k\"\n[[network]]\n{table}\n");

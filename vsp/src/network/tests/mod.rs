@@ -1,8 +1,6 @@
 //! Cards, a wire and guests that speak as hv_netvsc does, or worse.
 
-mod guest;
-mod hostile;
-
+use crate::network::guest::{Guest, frame, mac, offloads, packet, pair};
 use crate::network::segment::tests::{checksums_hold, tcp};
 use crate::network::{Endpoint, Frame, Progress};
 use crate::switch::port::{Drop, PortId, PortSettings};
@@ -10,7 +8,6 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use guest::{Guest, frame, mac, offloads, packet, pair};
 use spin::Mutex;
 use vmbus::protocol::network::nvsp::{self, MessageType, RndisChannel, Status, Version};
 use vmbus::protocol::network::offload::{ObjectHeader, Setting};

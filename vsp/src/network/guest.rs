@@ -1,7 +1,7 @@
 //! A guest that speaks as hv_netvsc does.
 
+use super::{Link, Nic, Progress, Settings, Wire};
 use crate::buffer::{self, Buffer, Segment};
-use crate::network::{Link, Nic, Progress, Settings, Wire};
 use crate::switch::port::{PortId, PortSettings};
 use crate::switch::{Kind, Switch};
 use alloc::sync::Arc;

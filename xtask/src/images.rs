@@ -18,7 +18,7 @@ pub const READY: &str = "PARTITA_IMAGES";
 pub const PACKAGES: [&str; 3] = [HYPERVISOR, ROOT_PARTITION, EXAMPLES];
 const EXAMPLES: &str = "examples";
 /// The demo guests; in the boot archive they are `kernels/hello` and so on, with the descriptions of `vsc/examples/vms`.
-const GUESTS: [&str; 7] = [
+const GUESTS: [&str; 9] = [
     "hello",
     "conformance",
     "registers",
@@ -26,6 +26,8 @@ const GUESTS: [&str; 7] = [
     "echo",
     "disk",
     "dma",
+    "chat",
+    "web",
 ];
 /// Their descriptions, in the workspace.
 const DESCRIPTIONS: &str = "vsc/examples/vms";
@@ -139,12 +141,23 @@ pub fn cargo() -> Command {
 /// The demo guests that are built, and their descriptions, as files of the boot archive.
 fn guests(images: &Images) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
+    let folder = paths::workspace().join(DESCRIPTIONS);
+    let listing = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names = listing.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut descriptions: Vec<String> = names.collect::<Result<_>>()?;
+    descriptions.sort();
     for guest in GUESTS {
-        let (image, description) = (images.folder().join(guest), format!("{guest}.toml"));
-        if image.is_file() {
-            let source = paths::workspace().join(DESCRIPTIONS).join(&description);
-            files.push((format!("kernels/{guest}"), read(&image)?));
-            files.push((format!("vms/{description}"), read(&source)?));
+        let image = images.folder().join(guest);
+        if !image.is_file() {
+            continue;
+        }
+        files.push((format!("kernels/{guest}"), read(&image)?));
+        // A guest that takes several machines has a description for each, as `chat-one.toml`.
+        for description in &descriptions {
+            let name = description.strip_suffix(".toml").unwrap_or_default();
+            if name == guest || name.strip_prefix(guest).is_some_and(|rest| rest.starts_with('-')) {
+                files.push((format!("vms/{description}"), read(&folder.join(description))?));
+            }
         }
     }
     Ok(files)

@@ -56,3 +56,23 @@ impl TxToken for Outgoing<'_> {
         self.send(length, f)
     }
 }
+
+impl Station {
+    /// As [`take`](Self::take); where there is nothing, `context` is woken when there is.
+    fn poll_take(&mut self, context: &Context<'_>) -> Poll<usize> {
+        if let Some(length) = self.take() {
+            return Poll::Ready(length);
+        }
+        match self.card.poll_readable(context) {
+            Poll::Ready(Ok(())) => match self.take() {
+                Some(length) => Poll::Ready(length),
+                None => {
+                    // Frames for others came, and there may be more.
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
+            _ => Poll::Pending,
+        }
+    }
+}

@@ -27,7 +27,6 @@ use super::offload::{self, Beside};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
-use core::task::{Context, Poll};
 use vmbus::protocol::network::ETHERNET_HEADER;
 
 /// VLAN number in a tag.
@@ -131,24 +130,6 @@ impl Station {
             }
         }
         None
-    }
-
-    /// As [`take`](Self::take); where there is nothing, `context` is woken when there is.
-    fn poll_take(&mut self, context: &Context<'_>) -> Poll<usize> {
-        if let Some(length) = self.take() {
-            return Poll::Ready(length);
-        }
-        match self.card.poll_readable(context) {
-            Poll::Ready(Ok(())) => match self.take() {
-                Some(length) => Poll::Ready(length),
-                None => {
-                    // Frames for others came, and there may be more.
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            },
-            _ => Poll::Pending,
-        }
     }
 
     /// The frame that was taken, and where to put one.

@@ -9,6 +9,7 @@
 //! | [`guests`] | the demo guests run to their ends |
 //! | [`isolation`] | memory that is not a child's |
 //! | [`lifecycle`] | orders in every state, leaks, many at once |
+//! | [`network`] | two machines that talk |
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
 //! | [`world`] | what they share |
 
@@ -19,6 +20,7 @@ mod figures;
 mod guests;
 mod isolation;
 mod lifecycle;
+mod network;
 mod scheduling;
 mod storage;
 mod tutorial;

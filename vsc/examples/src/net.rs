@@ -6,6 +6,7 @@
 //! | `gateway=10.0.0.1` | where other networks are |
 //! | `mtu=9000` | largest payload of a frame |
 //! | `vlan=100` | frames are tagged; the card's port must be a trunk |
+//! | `as=02:00:00:00:00:66` | pretends to have another hardware address than the card's |
 //! | `plain` | leaves no work to the host: no checksums, no segments |
 
 use alloc::sync::Arc;
@@ -18,7 +19,7 @@ use vmbus::protocol::guid::class;
 use vsc::bus::{Bus, BusError};
 use vsc::hal::Hal;
 use vsc::network::station::{Station, poll};
-use vsc::network::{Card, NetworkError, Settings};
+use vsc::network::{Card, Mac, NetworkError, Settings};
 use vsc_runtime::boot::BootInfo;
 use vsc_runtime::hal::Kernel;
 use vsc_runtime::println;
@@ -77,7 +78,11 @@ impl Net {
         if let Some(vlan) = boot.option("vlan") {
             station = station.in_vlan(vlan.parse().map_err(|_| NetError::BadOption("vlan"))?);
         }
-        let mut config = Config::new(EthernetAddress(card.address().0).into());
+        let own = match boot.option("as") {
+            Some(text) => Mac::parse(text).ok_or(NetError::BadOption("as"))?,
+            None => card.address(),
+        };
+        let mut config = Config::new(EthernetAddress(own.0).into());
         config.random_seed = tsc();
         let interface = Interface::new(config, &mut station, now(&bus));
         let mut net = Self {

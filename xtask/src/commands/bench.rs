@@ -51,6 +51,8 @@ enum What {
     Ring,
     /// Count the instructions of reading 4 KiB on the host, from the storage consumer to the provider and back
     Storage,
+    /// Count the instructions of a frame on the host, and of TCP between two children on a machine
+    Net,
 }
 
 /// One figure: how it is called, where it comes from, and what it must not exceed.
@@ -282,6 +284,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Disk => measure_disk,
         What::Ring => return on_the_host(super::bench_ring::measure()?),
         What::Storage => return on_the_host(super::bench_storage::measure()?),
+        What::Net => measure_net,
     };
     setup::qemu()?;
     images::build()?;
@@ -348,6 +351,14 @@ pub fn measure_disk() -> Result<(Vec<Row>, Outcome)> {
     Ok((rows, outcome))
 }
 
+/// The rows of `bench net`: the host's and the machine's; and the machine's end.
+fn measure_net() -> Result<(Vec<Row>, Outcome)> {
+    let mut rows = super::bench_net::measure_host()?;
+    let (machine, outcome) = super::bench_net::measure_machine()?;
+    rows.extend(machine);
+    Ok((rows, outcome))
+}
+
 /// Runs `first` and then the commands whose replies hold `figures`, on a machine that counts instructions.
 fn measure(figures: &[Figure], first: &[&'static str]) -> Result<(Vec<Row>, Outcome)> {
     measure_on(&Machine::new(), figures, first)
@@ -373,7 +384,7 @@ fn measure_on(machine: &Machine, figures: &[Figure], first: &[&'static str]) -> 
 }
 
 /// The JSON document that `command` printed: the first line after the command's own that is one.
-fn reply(serial: &str, command: &str) -> Option<Value> {
+pub fn reply(serial: &str, command: &str) -> Option<Value> {
     let after = serial
         .lines()
         .skip_while(|line| !line.trim_end().ends_with(command))

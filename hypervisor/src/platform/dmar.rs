@@ -241,5 +241,28 @@ impl Dmar {
     }
 }
 
+/// Entry for fuzzers: whatever the bytes of the table are, it is refused or makes sense.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(dmar) = Dmar::read(Part::unchecked(*b"DMAR", bytes)) else {
+        return;
+    };
+    assert!(dmar.host_address_width <= 64);
+    for unit in &dmar.units {
+        assert!(unit.registers.0 != 0 && unit.registers.is_aligned(4096));
+        let same = |other: &&RemappingUnit| other.registers == unit.registers;
+        assert_eq!(dmar.units.iter().filter(same).count(), 1);
+    }
+    let regions = dmar.reserved_regions.iter().map(|region| region.scopes);
+    let units = dmar.units.iter().map(|unit| unit.scopes);
+    for scopes in units.chain(regions) {
+        assert!(dmar.scopes(scopes).iter().all(|scope| !scope.path.is_empty()));
+    }
+    assert!(
+        dmar.reserved_regions
+            .iter()
+            .all(|region| !region.range.is_empty())
+    );
+}
+
 #[cfg(test)]
 mod tests;

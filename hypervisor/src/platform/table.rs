@@ -97,6 +97,15 @@ impl<'a> Part<'a> {
         })
     }
 
+    /// A table of these bytes, whose length and checksum are taken for right.
+    pub(super) const fn unchecked(signature: [u8; 4], bytes: &'a [u8]) -> Self {
+        Self {
+            signature: Signature(signature),
+            offset: 0,
+            bytes,
+        }
+    }
+
     /// The error that this part is damaged at `offset`.
     pub(super) fn damaged(&self, offset: usize, reason: &'static str) -> AcpiError {
         AcpiError::Damaged {

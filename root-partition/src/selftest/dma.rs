@@ -34,23 +34,23 @@ const SHORT: Duration = Duration::from_millis(200);
 const MOVES: u32 = 200;
 /// A domain of the root's own for the test.
 const DOMAIN: DeviceDomain = DeviceDomain::new(PartitionId::SELF, DeviceDomainId::second_stage(0x7e57));
-const DEFAULT: DeviceDomain = DeviceDomain::new(PartitionId::SELF, DeviceDomainId::DEFAULT);
+pub(super) const DEFAULT: DeviceDomain = DeviceDomain::new(PartitionId::SELF, DeviceDomainId::DEFAULT);
 /// Where the test maps pages for the device.
 const WINDOW: u64 = 0x10_0000;
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 // Fault reasons (VT-d, 7.1.3).
-const NO_DOMAIN: u8 = 0x02;
-const NOT_WRITABLE: u8 = 0x05;
-const NOT_READABLE: u8 = 0x06;
+pub(super) const NO_DOMAIN: u8 = 0x02;
+pub(super) const NOT_WRITABLE: u8 = 0x05;
+pub(super) const NOT_READABLE: u8 = 0x06;
 const ENTRY_ABSENT: u8 = 0x22;
 const ENTRY_OF_ANOTHER: u8 = 0x26;
 
 /// A page that the device can reach, given back at the end.
-struct Page(u64);
+pub(super) struct Page(pub(super) u64);
 
 impl Page {
-    fn new(word: u64) -> Result<Self, String> {
+    pub(super) fn new(word: u64) -> Result<Self, String> {
         let address = address_space::allocate_run(1).ok_or("no memory is left")?;
         if address >= ADDRESS_LIMIT {
             return Err(String::from("no memory is left that the device can address"));
@@ -65,7 +65,7 @@ impl Page {
         (0..512).map(move |index| start.wrapping_add(index))
     }
 
-    fn fill(&self, word: u64) {
+    pub(super) fn fill(&self, word: u64) {
         // SAFETY: the page is the test's own; a device may write to it at the same time, hence volatile.
         self.words()
             .enumerate()
@@ -73,14 +73,14 @@ impl Page {
     }
 
     /// Whether it holds what `fill` of `word` left.
-    fn holds(&self, word: u64) -> bool {
+    pub(super) fn holds(&self, word: u64) -> bool {
         // SAFETY: as above.
         self.words()
             .enumerate()
             .all(|(index, place)| unsafe { place.read_volatile() } == word.wrapping_add(index as u64))
     }
 
-    fn number(&self) -> Gpfn {
+    pub(super) fn number(&self) -> Gpfn {
         Gpfn(self.0 / PAGE)
     }
 }
@@ -92,11 +92,11 @@ impl Drop for Page {
     }
 }
 
-fn text(error: impl Display) -> String {
+pub(super) fn text(error: impl Display) -> String {
     format!("{error}")
 }
 
-fn state() -> Result<IommuState, String> {
+pub(super) fn state() -> Result<IommuState, String> {
     hypercalls().query_iommu().map_err(text)
 }
 
@@ -110,7 +110,7 @@ fn new_fault(before: u64) -> Result<Option<DmaFault>, String> {
 }
 
 /// The device with what the tests need of it; `None` where the machine lacks it, with the reason.
-fn find() -> Result<Result<Edu<'static>, String>, String> {
+pub(super) fn find() -> Result<Result<Edu<'static>, String>, String> {
     let Some(space) = config::machine() else {
         return Err(String::from("PCI has not been looked at"));
     };
@@ -125,13 +125,13 @@ fn find() -> Result<Result<Edu<'static>, String>, String> {
     Edu::new(Function::new(space, address)).map(Ok)
 }
 
-fn id_of(edu: &Edu<'_>) -> DeviceId {
+pub(super) fn id_of(edu: &Edu<'_>) -> DeviceId {
     let address = edu.function.address;
     DeviceId::pci(address.segment, address.rid())
 }
 
 /// Has the device try something that must be refused for `reason`, at `address`.
-async fn refused(
+pub(super) async fn refused(
     edu: &Edu<'_>,
     direction: Direction,
     address: u64,

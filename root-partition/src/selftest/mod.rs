@@ -5,6 +5,7 @@
 //! | [`device_interrupt`] | interrupts that a device raises |
 //! | [`disk`] | a disk whose controller is reset |
 //! | [`dma`] | what a device may reach, and what not |
+//! | [`dma_child`] | the same for a device of a child's |
 //! | [`ending`] | failures that the root does not survive |
 //! | [`hypercalls`] | wrong calls of a parent about its children |
 //! | [`intercepts`] | what a child does that its parent must hear of |
@@ -15,6 +16,7 @@
 mod device_interrupt;
 mod disk;
 mod dma;
+mod dma_child;
 mod ending;
 mod hypercalls;
 mod intercepts;
@@ -85,6 +87,7 @@ tests! {
     "wake-ups"             false  "have tasks of two processors wake each other in turn"        Waiting(|| Box::pin(tasks::ping_pong()));
     "device-interrupt"     false  "have a network device raise interrupts by MSI-X and MSI"     Waiting(|| Box::pin(device_interrupt::run()));
     "dma"                  false  "have a device read and write what it may, and what not"      Waiting(|| Box::pin(dma::run()));
+    "dma-child"            false  "have a device of a child's reach its memory, and no other"   Waiting(|| Box::pin(dma_child::run()));
     "dma-interrupts"       false  "have a device raise interrupts, its own and others"          Waiting(|| Box::pin(dma::interrupts()));
     "dma-silence"          false  "have a device try what it may not again and again"           Waiting(|| Box::pin(dma::silence()));
     "disk-reset"           false  "reset a disk's controller while all processors read it"     Waiting(|| Box::pin(disk::reset_under_load()));

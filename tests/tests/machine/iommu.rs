@@ -33,6 +33,7 @@ fn is_recorded(faults: &Value, access: &str, reason: &str) -> bool {
 fn a_device_reaches_what_it_may_and_nothing_else() -> Result<()> {
     let mut shell = Shell::boot(&with_edu(machine()))?;
     shell.text("hv selftest dma")?;
+    shell.text("hv selftest dma-child")?;
     let faults = shell.json("hv iommu faults")?;
     let to_hypervisor = row(&faults, "faults", "address", "0x200000");
     assert_eq!(to_hypervisor["access"], "write", "{faults}");
@@ -133,6 +134,7 @@ fn is_refused(shell: &mut Shell, line: &str, words: &str) -> Result<()> {
 fn works(device: &str, levels: u64, expected: &[(&str, &str)]) -> Result<()> {
     let mut shell = Shell::boot(&with_edu(machine().iommu(device)))?;
     shell.text("hv selftest dma")?;
+    shell.text("hv selftest dma-child")?;
     shell.text("hv selftest dma-interrupts")?;
     shell.text("hv selftest device-interrupt")?;
     has_its_device(&mut shell, device)?;

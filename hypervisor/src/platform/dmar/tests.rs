@@ -183,6 +183,15 @@ proptest! {
         }
     }
 
+    #[test]
+    fn the_fuzzers_entry_takes_any_bytes(mut bytes in prop::collection::vec(any::<u8>(), 0..400), first in 0u8..4) {
+        // Mostly a structure of a known kind comes first.
+        if let Some(kind) = bytes.get_mut(48..50) {
+            kind.copy_from_slice(&[first, 0]);
+        }
+        fuzz(&bytes);
+    }
+
     /// The fuzz: a body of structures with true lengths and wild contents, so that damage reaches every field.
     #[test]
     fn wild_structures_are_read_or_refused(

@@ -31,6 +31,7 @@ pub mod sources;
 /// The commands of `cargo xtask`, one module each.
 pub mod commands {
     pub mod bench;
+    pub mod bench_iommu;
     pub mod bench_net;
     pub mod bench_ring;
     pub mod bench_storage;

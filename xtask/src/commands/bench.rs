@@ -47,6 +47,8 @@ enum What {
     Vm,
     /// Count the instructions of reading 4 KiB from an NVMe disk, in the root partition
     Disk,
+    /// Count the instructions that the IOMMU costs: deposits, interrupts, and reading 4 KiB with it and without
+    Iommu,
     /// Measure the VMBus ring on the host, beside other rings
     Ring,
     /// Count the instructions of reading 4 KiB on the host, from the storage consumer to the provider and back
@@ -282,6 +284,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Exits => measure_exits,
         What::Vm => measure_vm,
         What::Disk => measure_disk,
+        What::Iommu => super::bench_iommu::measure,
         What::Ring => return on_the_host(super::bench_ring::measure()?),
         What::Storage => return on_the_host(super::bench_storage::measure()?),
         What::Net => measure_net,
@@ -402,7 +405,7 @@ pub fn reply(serial: &str, command: &str) -> Option<Value> {
 }
 
 /// Walks into a document along `a/b/name=cpuid/median_ticks`: a step is a key, or picks an array's element by one of its keys.
-fn look_up<'v>(document: &'v Value, path: &str) -> Option<&'v Value> {
+pub(super) fn look_up<'v>(document: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('/')
         .try_fold(document, |value, step| match (value, step.split_once('=')) {
             (Value::Array(elements), Some((key, wanted))) => elements

@@ -54,6 +54,10 @@ impl MessageType {
     /// SIPI was sent.
     pub const SIPI_INTERCEPT: Self = Self(0x8001_0009);
 
+    /// Partita's own, to the root: devices have tried what they may not; `HvCallPartitaQueryIommu` says what. No payload, and none
+    /// more until it has been asked.
+    pub const PARTITA_DMA_FAULT: Self = Self(0x8000_7f00);
+
     /// Whether it is the hypervisor's own; partitions may send other types only.
     pub const fn is_hypervisor(self) -> bool {
         self.0 & 1 << 31 != 0

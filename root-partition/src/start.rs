@@ -139,6 +139,7 @@ extern "C" fn main() -> ! {
         &machine.pci,
         Files::file(&archive, net::config::FILE),
     );
+    executor::spawn(hypervisor::faults::watch()).detach();
     let port = CommandLine::parse(&boot.command_line).serial;
     executor::spawn_on(0, serial::receive(serial_interrupt(&firmware, port))).detach();
     executor::spawn_on(0, shell(machine, commands(&archive))).detach();

@@ -9,8 +9,8 @@ use crate::partition::Partition;
 use crate::processor::interrupts::FAULT_VECTOR;
 use crate::processor::local::Processor;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU64, Ordering};
-use hypercall_api::id::LpIndex;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use hypercall_api::id::{LpIndex, VpIndex};
 use hypercall_api::operator::{DmaFault, MAX_DMA_FAULTS, fault_reason};
 use spin::Mutex;
 
@@ -30,6 +30,35 @@ static TOTAL: AtomicU64 = AtomicU64::new(0);
 static OVERFLOWS: AtomicU64 = AtomicU64::new(0);
 /// Interrupts refused since the start.
 static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+
+/// VP of the root that is told of faults.
+pub const FAULTS_VP: VpIndex = VpIndex(0);
+
+/// What the root knows: nothing is new, there are faults that it has not been told of, it was told and has not asked yet.
+static NEWS: AtomicU8 = AtomicU8::new(NONE);
+const NONE: u8 = 0;
+const UNTOLD: u8 = 1;
+const TOLD: u8 = 2;
+
+/// Whether the root is to be told of faults.
+pub fn has_news() -> bool {
+    NEWS.load(Ordering::Acquire) == UNTOLD
+}
+
+/// Takes note that the root was told.
+pub fn told() {
+    let _ = NEWS.compare_exchange(UNTOLD, TOLD, Ordering::AcqRel, Ordering::Acquire);
+}
+
+/// Has the root told, once until it asks.
+fn tell_root() {
+    let first = NEWS.compare_exchange(NONE, UNTOLD, Ordering::AcqRel, Ordering::Acquire);
+    if first.is_ok()
+        && let Some(vp) = Partition::root().and_then(|root| root.vp(FAULTS_VP))
+    {
+        vp.shared.request_attention();
+    }
+}
 
 /// A fault record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +174,6 @@ fn note<R: Registers>(iommu: &Iommu, unit: &Unit<R>, record: Record) {
             );
         }
     }
-    TOTAL.fetch_add(1, Ordering::Relaxed);
     let mut last = LAST.lock();
     if last.is_full() {
         last.remove(0);
@@ -159,6 +187,9 @@ fn note<R: Registers>(iommu: &Iommu, unit: &Unit<R>, record: Record) {
         is_read: record.is_read.into(),
         reserved: [0; 2],
     });
+    drop(last);
+    TOTAL.fetch_add(1, Ordering::Relaxed);
+    tell_root();
 }
 
 /// A refused interrupt changes nothing, but each costs an interrupt here.
@@ -179,6 +210,8 @@ fn note_interrupt<R: Registers>(iommu: &Iommu, unit: &Unit<R>, record: Record) {
 
 /// The last faults, the oldest first; how many there have been; how often records were lost.
 pub fn report() -> (ArrayVec<DmaFault, MAX_DMA_FAULTS>, u64, u64) {
+    // What comes from now on is news.
+    NEWS.store(NONE, Ordering::Release);
     take_all();
     (
         LAST.lock().clone(),

@@ -5,6 +5,7 @@ use super::guest_memory::{frame_word, write_frame};
 use super::shared::News;
 use super::vp::Vp;
 use super::{Partition, port};
+use crate::iommu::fault::{self, FAULTS_VP};
 use crate::memory::address::Frame;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gpfn;
@@ -389,6 +390,12 @@ impl Synic {
     /// Delivers what waits for the VP's message slots: messages at ports, intercepts of children.
     pub fn deliver_waiting(vp: &mut Vp) {
         port::deliver_waiting(vp.partition, vp.shared);
+        if vp.partition.is_root() && vp.shared.index == FAULTS_VP && fault::has_news() {
+            let origin = vp.partition.id.0;
+            if Self::deliver(vp, INTERCEPT_SINT, MessageType::PARTITA_DMA_FAULT, origin, &[]) {
+                fault::told();
+            }
+        }
         loop {
             // The VP's own LP is the only one that takes from the queue, but for deletions, which remove.
             let mut queue = vp.shared.news.lock();

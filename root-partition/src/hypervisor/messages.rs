@@ -1,6 +1,7 @@
 //! SINT 0: what the hypervisor tells the root about its children (TLFS, "Inter-Partition Communication").
 #![allow(unsafe_code)]
 
+use super::faults;
 use super::slot::Slot;
 use crate::interrupt::MESSAGE_VECTOR;
 use crate::processor::Local;
@@ -66,6 +67,9 @@ pub fn receive(local: &Local) {
 }
 
 fn deliver(kind: MessageType, origin: PartitionId, payload: [u32; 2]) {
+    if kind == MessageType::PARTITA_DMA_FAULT {
+        return faults::told();
+    }
     let listener = {
         let listeners = LISTENERS.lock();
         let place = listeners.binary_search_by_key(&origin, |(id, _)| *id);

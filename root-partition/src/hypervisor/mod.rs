@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`detect`] | the CPUID leaves |
+//! | [`faults`] | what devices tried and were refused |
 //! | [`hypercall_page`] | the page that makes the calls |
 //! | [`messages`] | what the hypervisor tells about children |
 //! | [`page_msr`] | pages that are agreed on by an MSR |
@@ -14,6 +15,7 @@
 //! | [`time`] | the reference time |
 
 pub mod detect;
+pub mod faults;
 pub mod hypercall_page;
 pub mod messages;
 mod page_msr;

@@ -14,6 +14,14 @@ pub struct Signal {
 }
 
 impl Signal {
+    /// Not raised.
+    pub const fn new() -> Self {
+        Self {
+            raised: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        }
+    }
+
     /// Wakes the task.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::Release);

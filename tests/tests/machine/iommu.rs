@@ -29,6 +29,15 @@ fn is_recorded(faults: &Value, access: &str, reason: &str) -> bool {
     })
 }
 
+/// Whether the root has heard of something like this, and written it down.
+fn root_knows(shell: &mut Shell, words: &str) -> Result<bool> {
+    let log = shell.json("root log")?;
+    let lines = log["lines"].as_array().cloned().unwrap_or_default();
+    Ok(lines
+        .iter()
+        .any(|line| line.as_str().is_some_and(|line| line.contains(words))))
+}
+
 #[test]
 fn a_device_reaches_what_it_may_and_nothing_else() -> Result<()> {
     let mut shell = Shell::boot(&with_edu(machine()))?;
@@ -54,6 +63,10 @@ fn a_device_reaches_what_it_may_and_nothing_else() -> Result<()> {
     assert!(shell.log()?.iter().any(|line| {
         line.contains("WARN") && line.contains("0000:00:03.0 tried to write 0x200000: refused")
     }));
+    assert!(root_knows(
+        &mut shell,
+        "0000:00:03.0 tried to write 0x200000, refused: not writable"
+    )?);
     Ok(())
 }
 
@@ -87,6 +100,10 @@ fn a_device_that_goes_on_trying_is_silenced_until_it_is_attached_again() -> Resu
             .iter()
             .any(|line| line.contains("ERROR") && line.contains("0000:00:03.0 is silenced"))
     );
+    assert!(root_knows(
+        &mut shell,
+        "device 0000:00:03.0 was refused too often: it is silenced"
+    )?);
     let state = shell.json("hv iommu")?;
     assert_eq!(
         row(&state, "devices", "address", "0000:00:03.0")["state"],

@@ -9,6 +9,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::ptr::NonNull;
+use smallvec::SmallVec;
+
+/// The pieces of a buffer, in order; a few of them, as most requests have, are kept in place.
+pub type Segments = SmallVec<[Segment; 2]>;
 
 /// Bytes in a row, in the provider's address space and on the memory bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,14 +77,15 @@ pub struct OutsideBuffer {
 
 /// The memory of one request, and what keeps it from being freed.
 pub struct Buffer {
-    segments: Vec<Segment>,
+    segments: Segments,
     size: usize,
     _owner: Arc<dyn Any + Send + Sync>,
 }
 
 impl Buffer {
     /// The memory of `segments`, in their order, which is not freed before `owner` is dropped.
-    pub fn new(segments: Vec<Segment>, owner: Arc<dyn Any + Send + Sync>) -> Self {
+    pub fn new(segments: impl Into<Segments>, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        let segments = segments.into();
         let size = segments.iter().map(Segment::length).sum();
         Self {
             segments,
@@ -121,7 +126,7 @@ impl Buffer {
 
     /// Pieces of it, offsets with their lengths, as a buffer of their own; `None` where one is not inside it.
     pub fn parts(self: &Arc<Self>, pieces: impl IntoIterator<Item = (usize, usize)>) -> Option<Self> {
-        let mut segments = Vec::new();
+        let mut segments = Segments::new();
         for (offset, length) in pieces {
             self.cut(offset, length, |segment, from, length| {
                 segments.push(Segment {

@@ -18,11 +18,12 @@ pub const READY: &str = "PARTITA_IMAGES";
 pub const PACKAGES: [&str; 3] = [HYPERVISOR, ROOT_PARTITION, EXAMPLES];
 const EXAMPLES: &str = "examples";
 /// The demo guests; in the boot archive they are `kernels/hello` and so on, with the descriptions of `vsc/examples/vms`.
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 10] = [
     "hello",
     "conformance",
     "registers",
     "bench",
+    "bench-io",
     "echo",
     "disk",
     "dma",

@@ -31,10 +31,13 @@ pub mod sources;
 /// The commands of `cargo xtask`, one module each.
 pub mod commands {
     pub mod bench;
+    pub mod bench_guest_io;
     pub mod bench_iommu;
+    pub mod bench_linux;
     pub mod bench_net;
     pub mod bench_ring;
     pub mod bench_storage;
+    pub mod cost;
     pub mod iso;
     pub mod run;
     pub mod setup;

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::future::{Future, ready};
 use vsp::buffer::Buffer;
-use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, SectorSize};
+use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, Request, SectorSize};
 
 const SECTOR: SectorSize = SectorSize::Bytes512;
 
@@ -52,6 +52,14 @@ impl Disk for ArchiveDisk {
             write_cache: false,
             discard: false,
         }
+    }
+
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        Some(match request {
+            Request::Read { sector, buffer } => self.copy(sector, buffer),
+            Request::Write { .. } => Err(DiskError::ReadOnly),
+            Request::Flush => Ok(()),
+        })
     }
 
     fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send {

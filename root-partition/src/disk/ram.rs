@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::future::{Future, ready};
 use spin::Mutex;
 use vsp::buffer::Buffer;
-use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, SectorSize};
+use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, Request, SectorSize};
 
 /// Bytes of a block, which one processor at a time reads or writes.
 const BLOCK: usize = 128 << 10;
@@ -68,6 +68,20 @@ impl RamDisk {
     }
 }
 
+impl RamDisk {
+    fn copy_to(&self, sector: u64, buffer: &Buffer) -> Result<(), DiskError> {
+        self.walk(sector, buffer.size(), |part, offset| {
+            buffer.copy_from(offset, part).map_err(|_| DiskError::BufferSize)
+        })
+    }
+
+    fn copy_from(&self, sector: u64, buffer: &Buffer) -> Result<(), DiskError> {
+        self.walk(sector, buffer.size(), |part, offset| {
+            buffer.copy_to(offset, part).map_err(|_| DiskError::BufferSize)
+        })
+    }
+}
+
 impl Disk for RamDisk {
     fn geometry(&self) -> Geometry {
         Geometry {
@@ -79,10 +93,16 @@ impl Disk for RamDisk {
         }
     }
 
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        Some(match request {
+            Request::Read { sector, buffer } => self.copy_to(sector, buffer),
+            Request::Write { sector, buffer, .. } => self.copy_from(sector, buffer),
+            Request::Flush => Ok(()),
+        })
+    }
+
     fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send {
-        ready(self.walk(sector, buffer.size(), |part, offset| {
-            buffer.copy_from(offset, part).map_err(|_| DiskError::BufferSize)
-        }))
+        ready(self.copy_to(sector, buffer))
     }
 
     fn write(
@@ -91,9 +111,7 @@ impl Disk for RamDisk {
         buffer: &Arc<Buffer>,
         _: Durability,
     ) -> impl Future<Output = Result<(), DiskError>> + Send {
-        ready(self.walk(sector, buffer.size(), |part, offset| {
-            buffer.copy_to(offset, part).map_err(|_| DiskError::BufferSize)
-        }))
+        ready(self.copy_from(sector, buffer))
     }
 
     fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {

@@ -15,7 +15,7 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use spin::Mutex;
 use vsp::buffer::Buffer;
-use vsp::storage::disk::{Disk, DiskError, Durability, Geometry};
+use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, Request};
 
 const ARCHIVE: &str = "archive:";
 const RAM: &str = "ram:";
@@ -516,6 +516,10 @@ impl Claim {
 impl Disk for Claim {
     fn geometry(&self) -> Geometry {
         self.disk.geometry()
+    }
+
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        self.disk.at_once(request)
     }
 
     fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send {

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use vsp::buffer::Buffer;
-use vsp::storage::disk::{Disk, DiskError, Durability, Geometry};
+use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, Request};
 
 /// What is behind a disk.
 #[derive(Clone)]
@@ -187,6 +187,38 @@ impl RootDisk {
         }
     }
 
+    /// What the backend can do without waiting; `None` where it cannot.
+    fn part_at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        let at = |sector, buffer| self.locate_buffer(sector, buffer);
+        let request = match request {
+            Request::Read { sector, buffer } => {
+                at(sector, buffer).map(|sector| Request::Read { sector, buffer })
+            }
+            Request::Write {
+                sector,
+                buffer,
+                durability,
+            } => self.writable().and_then(|()| {
+                at(sector, buffer).map(|sector| Request::Write {
+                    sector,
+                    buffer,
+                    durability,
+                })
+            }),
+            Request::Flush => Ok(Request::Flush),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Some(Err(error)),
+        };
+        let outcome = match &self.backend {
+            Backend::Nvme(disk) => disk.at_once(request),
+            Backend::Ram(disk) => disk.at_once(request),
+            Backend::Archive(disk) => disk.at_once(request),
+        };
+        outcome.map(|outcome| outcome.map_err(|error| self.relative(error)))
+    }
+
     /// An error of the backend, whose sectors are counted as the disk's user counts.
     fn relative(&self, error: DiskError) -> DiskError {
         let sector = |sector: u64| sector.saturating_sub(self.part.start);
@@ -217,6 +249,22 @@ impl Disk for RootDisk {
             discard: backend.discard && !self.read_only,
             ..backend
         }
+    }
+
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        let outcome = self.part_at_once(request)?;
+        let (requests, bytes) = match request {
+            Request::Read { buffer, .. } => {
+                let bytes = (&self.counters.bytes_read, buffer.size());
+                (&self.counters.reads, Some(bytes))
+            }
+            Request::Write { buffer, .. } => {
+                let bytes = (&self.counters.bytes_written, buffer.size());
+                (&self.counters.writes, Some(bytes))
+            }
+            Request::Flush => (&self.counters.flushes, None),
+        };
+        Some(self.count(outcome, requests, bytes))
     }
 
     async fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> Result<(), DiskError> {

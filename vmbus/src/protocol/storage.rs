@@ -91,6 +91,13 @@ impl Packet {
         T::read_from_prefix(&self.body).map_or_else(|_| T::new_zeroed(), |(body, _)| body)
     }
 
+    /// The body as that of its operation, in place.
+    #[inline]
+    pub fn body_mut<T: FromBytes + IntoBytes + KnownLayout>(&mut self) -> Option<&mut T> {
+        const { assert!(size_of::<T>() <= BODY && align_of::<T>() <= align_of::<Self>()) };
+        T::mut_from_prefix(&mut self.body).ok().map(|(body, _)| body)
+    }
+
     /// Sets the beginning of the body.
     pub fn set_body<T: IntoBytes + Immutable>(&mut self, body: &T) {
         const { assert!(size_of::<T>() <= BODY) };

@@ -1,7 +1,7 @@
 //! A controller: commands to its logical units, and what units there are.
 
 use super::error::StorageError;
-use super::queue::{Data, Queue};
+use super::queue::{Data, Queue, Transaction};
 use super::scsi::{self, Cdb, DeviceType, Sense};
 use crate::memory::{Buffer, PAGE};
 use alloc::boxed::Box;
@@ -10,7 +10,10 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::{Context, Poll, ready};
 use vmbus::protocol::storage::{
     CDB_AND_SENSE, DataDirection, Operation, Packet, REQUEST_COMPLETION, ScsiRequest, ScsiStatus, SrbStatus,
 };
@@ -102,7 +105,7 @@ impl Controller {
     pub async fn reset(&self) -> Result<(), StorageError> {
         let message = Packet::new(Operation::RESET_BUS, REQUEST_COMPLETION, &0_u32);
         let first = self.queues.first().ok_or(StorageError::ControllerGone)?;
-        let answer = first.transact(&message, None).await?;
+        let answer = first.transact(message, None).await?;
         match answer.status.0 {
             0 => Ok(()),
             _ => Err(StorageError::Refused(answer.status)),
@@ -202,34 +205,56 @@ impl Controller {
     }
 
     /// As [`command`](Self::command), once.
-    pub(super) async fn execute(
-        &self,
+    #[inline]
+    pub(super) fn execute<'a>(
+        &'a self,
         address: Address,
         cdb: Cdb,
         direction: DataDirection,
-        data: Option<Data<'_>>,
-    ) -> Result<usize, StorageError> {
+        data: Option<Data<'a>>,
+    ) -> Execution<'a> {
         let length = data.map_or(0, |data| data.length);
-        let mut request = ScsiRequest::new_zeroed();
-        request.length = size_of::<ScsiRequest>() as u16;
-        request.path = address.path;
-        request.target = address.target;
-        request.lun = address.lun;
-        request.cdb_length = cdb.length;
-        request.sense_length = CDB_AND_SENSE as u8;
-        request.direction = direction;
-        request.transfer_length = length as u32;
-        let room = request.cdb.iter_mut();
-        room.zip(cdb.bytes).for_each(|(to, from)| *to = from);
-        let message = Packet::new(Operation::EXECUTE_SRB, REQUEST_COMPLETION, &request);
+        let mut message = Packet::new_zeroed();
+        (message.operation, message.flags) = (Operation::EXECUTE_SRB, REQUEST_COMPLETION);
+        if let Some(request) = message.body_mut::<ScsiRequest>() {
+            request.length = size_of::<ScsiRequest>() as u16;
+            request.path = address.path;
+            request.target = address.target;
+            request.lun = address.lun;
+            request.cdb_length = cdb.length;
+            request.sense_length = CDB_AND_SENSE as u8;
+            request.direction = direction;
+            request.transfer_length = length as u32;
+            request.cdb[..cdb.bytes.len()].copy_from_slice(&cdb.bytes);
+        }
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.queues.len().max(1);
-        let queue = self
-            .queues
-            .get(if count == 1 { 0 } else { index % count })
-            .ok_or(StorageError::ControllerGone)?;
-        let answer = queue.transact(&message, data).await?;
-        outcome(&answer.body(), length)
+        let queue = self.queues.get(if count == 1 { 0 } else { index % count });
+        Execution {
+            transaction: queue.map(|queue| queue.transact(message, data)),
+            length,
+        }
+    }
+}
+
+/// A command that a unit is to carry out; ends with the bytes that were transferred. A future of its own, as each read and write is one.
+pub(super) struct Execution<'a> {
+    /// None where there is no channel.
+    transaction: Option<Transaction<'a>>,
+    length: usize,
+}
+
+impl Future for Execution<'_> {
+    type Output = Result<usize, StorageError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let length = self.length;
+        let Some(transaction) = &mut self.transaction else {
+            return Poll::Ready(Err(StorageError::ControllerGone));
+        };
+        let answer = ready!(Pin::new(transaction).poll(context));
+        Poll::Ready(answer.and_then(|answer| outcome(&answer.body(), length)))
     }
 }
 

@@ -6,7 +6,9 @@ use super::queue::Data;
 use super::scsi::{self, Cdb, DeviceType, Sense};
 use crate::block::{BlockDevice, Durability, Geometry};
 use crate::memory::Buffer;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::future::Future;
 use spin::Mutex;
 use vmbus::protocol::storage::DataDirection;
 
@@ -56,6 +58,7 @@ impl Disk {
     }
 
     /// Has a command carried out; if the unit says that something has changed, the disk is known anew before it is tried again.
+    #[inline]
     async fn command(
         &self,
         cdb: Cdb,
@@ -63,15 +66,23 @@ impl Disk {
         data: Option<Data<'_>>,
     ) -> Result<usize, StorageError> {
         match self.controller.execute(self.address, cdb, direction, data).await {
+            // On the heap, so that the many that need no second try are not as large as the few that do.
             Err(StorageError::Sense(Sense {
                 key: Sense::UNIT_ATTENTION,
                 ..
-            })) => {
-                self.refresh().await?;
-                self.controller.command(self.address, cdb, direction, data).await
-            }
+            })) => Box::pin(self.command_again(cdb, direction, data)).await,
             result => result,
         }
+    }
+
+    async fn command_again(
+        &self,
+        cdb: Cdb,
+        direction: DataDirection,
+        data: Option<Data<'_>>,
+    ) -> Result<usize, StorageError> {
+        self.refresh().await?;
+        self.controller.command(self.address, cdb, direction, data).await
     }
 
     /// Transfers all of `buffer`, in pieces that the host takes.
@@ -119,8 +130,12 @@ impl BlockDevice for Disk {
         self.known.lock().geometry
     }
 
-    async fn read(&self, block: u64, buffer: &Arc<Buffer>) -> Result<(), StorageError> {
-        self.transfer(block, buffer, DataDirection::READ, Cdb::read).await
+    fn read(
+        &self,
+        block: u64,
+        buffer: &Arc<Buffer>,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send {
+        self.transfer(block, buffer, DataDirection::READ, Cdb::read)
     }
 
     async fn write(

@@ -158,7 +158,7 @@ async fn ask(
     body: &(impl IntoBytes + Immutable),
 ) -> Result<Packet, StorageError> {
     let message = Packet::new(operation, REQUEST_COMPLETION, body);
-    let answer = queue.transact(&message, None).await?;
+    let answer = queue.transact(message, None).await?;
     match answer.status.0 {
         0 => Ok(answer),
         _ => Err(StorageError::Refused(answer.status)),

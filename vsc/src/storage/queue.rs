@@ -12,12 +12,12 @@ use core::fmt;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use spin::Mutex;
 use vmbus::protocol::storage::{Operation, Packet};
 use vmbus::ring::gpa::GpaRange;
 use vmbus::ring::{self, PacketFlags, PacketType, RingError, Signal};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Requests of one channel that may be under way.
 const SLOTS: u16 = 256;
@@ -142,17 +142,19 @@ impl Queue {
         self.notices.changed(seen, || self.state.lock().closed).await
     }
 
-    /// Sends a request and waits for its completion.
-    pub(super) async fn transact(
-        &self,
-        message: &Packet,
-        data: Option<Data<'_>>,
-    ) -> Result<Packet, StorageError> {
-        let ticket = poll_fn(|context| self.submit(context, message, data)).await?;
-        ticket.await
+    /// Sends a request, once the future is polled, and waits for its completion.
+    #[inline]
+    pub(super) const fn transact<'a>(&'a self, message: Packet, data: Option<Data<'a>>) -> Transaction<'a> {
+        Transaction {
+            queue: self,
+            message,
+            data,
+            ticket: None,
+        }
     }
 
-    /// Sends a request as soon as there is a slot and room for it.
+    /// Sends a request as soon as there is a slot and room for it; its task is woken when it is completed.
+    #[inline]
     fn submit(
         &self,
         context: &Context<'_>,
@@ -169,16 +171,16 @@ impl Queue {
         };
         match state.send(index, message, data) {
             Ok(signal) => {
-                let generation = state.begin(index, data);
+                let generation = state.begin(index, data, context.waker());
                 drop(state);
                 if signal.is_needed() {
                     self.doorbell.ring();
                 }
-                let queue = self;
                 Poll::Ready(Ok(Ticket {
-                    queue,
+                    queue: self,
                     index,
                     generation,
+                    ended: false,
                 }))
             }
             Err(StorageError::Ring(RingError::Full { needed })) => {
@@ -306,10 +308,10 @@ impl State {
     }
 
     /// Makes slot `index`, the last of the free ones, that of a request that was sent.
-    fn begin(&mut self, index: u16, data: Option<Data<'_>>) -> u32 {
+    fn begin(&mut self, index: u16, data: Option<Data<'_>>, waker: &Waker) -> u32 {
         self.free.pop();
         let slot = &mut self.slots[usize::from(index)];
-        slot.progress = Progress::Waiting(None);
+        slot.progress = Progress::Waiting(Some(waker.clone()));
         slot.buffer = data.map(|data| data.buffer.clone());
         slot.generation
     }
@@ -370,11 +372,9 @@ fn complete(slots: &mut [Slot], free: &mut Vec<u16>, packet: &ring::Packet<'_>) 
         }
         Progress::Free | Progress::Done(_) => return None,
     };
-    let mut answer = Packet::new_zeroed();
-    let whole = packet.copy_most(answer.as_mut_bytes()) == size_of::<Packet>();
-    slot.progress = Progress::Done(match whole && answer.operation == Operation::COMPLETE_IO {
-        true => Ok(answer),
-        false => Err(StorageError::Protocol),
+    slot.progress = Progress::Done(match packet.read::<Packet>(0) {
+        Ok(answer) if answer.operation == Operation::COMPLETE_IO => Ok(answer),
+        _ => Err(StorageError::Protocol),
     });
     slot.buffer = None;
     waker
@@ -388,17 +388,42 @@ impl Slot {
     }
 }
 
+/// A request and its completion. One future and no nest of them, as each read and write goes through it.
+pub(super) struct Transaction<'a> {
+    queue: &'a Queue,
+    message: Packet,
+    data: Option<Data<'a>>,
+    /// Once it was sent.
+    ticket: Option<Ticket<'a>>,
+}
+
+impl Future for Transaction<'_> {
+    type Output = Result<Packet, StorageError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(ticket) = &mut self.ticket {
+            return ticket.poll(context);
+        }
+        let ticket = ready!(self.queue.submit(context, &self.message, self.data))?;
+        self.ticket = Some(ticket);
+        // Whoever takes its completion finds the task's waker.
+        Poll::Pending
+    }
+}
+
 /// A request that was sent.
 struct Ticket<'a> {
     queue: &'a Queue,
     index: u16,
     generation: u32,
+    /// Its result was taken, and the slot is another's.
+    ended: bool,
 }
 
-impl Future for Ticket<'_> {
-    type Output = Result<Packet, StorageError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+impl Ticket<'_> {
+    #[inline]
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<Packet, StorageError>> {
         let mut state = self.queue.state.lock();
         let Some(slot) = state
             .slots
@@ -411,6 +436,7 @@ impl Future for Ticket<'_> {
         match &mut slot.progress {
             Progress::Done(result) => {
                 let result = *result;
+                self.ended = true;
                 state.free(self.index);
                 let waiting = state.waiting.take();
                 drop(state);
@@ -430,7 +456,11 @@ impl Future for Ticket<'_> {
 }
 
 impl Drop for Ticket<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         let mut state = self.queue.state.lock();
         let Some(slot) = state
             .slots

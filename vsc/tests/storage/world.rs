@@ -17,7 +17,7 @@ use vsc::bus::{Doorbell, Interrupt, RingPages};
 use vsc::memory::{Buffer, of_heap};
 use vsc::storage::{Controller, Queue, StorageError, connect};
 use vsc::wait;
-use vsp::buffer::{Buffer as HostBuffer, Segment};
+use vsp::buffer::{Buffer as HostBuffer, Segment, Segments};
 use vsp::storage::channel::{Link, Role, serve};
 use vsp::storage::controller::Controller as Provider;
 use vsp::storage::disk::Disk;
@@ -63,17 +63,17 @@ impl Link for HostLink {
         self.wires.guest.store(true, Ordering::Relaxed);
     }
 
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<HostBuffer>> {
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<HostBuffer> {
         let segment = |(gpa, length): (u64, usize)| {
             let pointer = NonNull::new(gpa as *mut u8)?;
             // SAFETY: the guest of these tests names memory of its own, which it keeps until it is answered.
             Some(unsafe { Segment::new(pointer, gpa, length) })
         };
-        let mut segments = Vec::with_capacity(1);
+        let mut segments = Segments::new();
         for piece in pieces {
             segments.push(segment(piece)?);
         }
-        Some(Arc::new(HostBuffer::new(segments, self.nobody.clone())))
+        Some(HostBuffer::new(segments, self.nobody.clone()))
     }
 
     fn offer_sub_channels(&self, _: u16) -> u16 {

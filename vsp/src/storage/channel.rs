@@ -3,10 +3,9 @@
 use super::controller::Controller;
 use super::disk::Disk;
 use super::epoch::{Ending, Epoch};
-use super::request::{self, Pages, Step};
+use super::request::{self, Pages};
 use super::scsi::block::MAX_TRANSFER;
 use crate::buffer::Buffer;
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
@@ -18,7 +17,7 @@ use vmbus::protocol::storage::{
     ScsiRequest, SrbStatus, Status, Version,
 };
 use vmbus::ring::gpa::{GpaRanges, PageRange, RangeError};
-use vmbus::ring::{self, PacketFlags, PacketType, RingError};
+use vmbus::ring::{self, PacketFlags, PacketType, RingError, WriteBatch};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Requests of one channel that may be under way.
@@ -33,7 +32,7 @@ pub trait Link: Send + Sync {
     /// Signals the guest.
     fn signal(&self);
     /// The memory of `pieces`, guest physical addresses with their lengths, in a row; `None` where the guest does not have it.
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<Buffer>>;
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer>;
     /// Offers so many sub-channels, and says how many there are. Only asked for on the first channel.
     fn offer_sub_channels(&self, count: u16) -> u16;
     /// So many packets were taken, and so many sent.
@@ -63,6 +62,7 @@ pub async fn serve<D: Disk>(
         initialized: false,
         answers: VecDeque::new(),
         reset: None,
+        sent: 0,
     };
     let ring::Channel {
         mut outgoing,
@@ -75,6 +75,10 @@ pub async fn serve<D: Disk>(
         if session.answers.is_empty() && session.reset.is_none() {
             let epoch = controller.epoch();
             let mut batch = incoming.batch();
+            let mut out = match outgoing.batch() {
+                Ok(out) => out,
+                Err(error) => return error,
+            };
             // What is behind a reset waits until that is done.
             while running.len() + session.answers.len() < MAX_OUTSTANDING && session.reset.is_none() {
                 let packet = match batch.next() {
@@ -83,16 +87,16 @@ pub async fn serve<D: Disk>(
                     Err(error) => return error,
                 };
                 taken += 1;
-                if let Some((reply, mut pending)) = session.take(&packet, &epoch, link) {
-                    // What needs no waiting is answered without becoming a task.
-                    let mut request = Box::pin(async move { (reply, pending.run().await) });
-                    match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
-                        Poll::Ready((reply, answer)) => session.finish(reply, answer),
-                        Poll::Pending => running.push(request),
+                match session.take(&packet, &epoch, link, &mut out) {
+                    Ok(None) => {}
+                    Ok(Some((reply, mut pending))) => {
+                        running.push(async move { (reply, pending.run().await) });
                     }
+                    Err(error) => return error,
                 }
             }
-            if batch.finish().is_needed() {
+            let (room, answers) = (batch.finish(), out.commit());
+            if room.is_needed() || answers.is_needed() {
                 link.signal();
             }
         }
@@ -111,7 +115,7 @@ pub async fn serve<D: Disk>(
             Ok(sent) => sent,
             Err(error) => return error,
         };
-        link.count(taken, sent);
+        link.count(taken, core::mem::take(&mut session.sent) + sent);
         let has_room = session.answers.is_empty();
         let takes = has_room && session.reset.is_none() && running.len() < MAX_OUTSTANDING;
         if incoming.unmask() && takes {
@@ -153,6 +157,8 @@ struct Session<'a, D> {
     answers: VecDeque<(u64, Packet)>,
     /// A reset that waits for the requests before it, and where its answer goes.
     reset: Option<(Reply, Ending)>,
+    /// Answers that have gone and were not counted.
+    sent: u64,
 }
 
 /// Where the answer to a packet goes.
@@ -166,17 +172,18 @@ enum Reply {
 
 impl<D: Disk> Session<'_, D> {
     /// Takes a packet: answers it, or returns what a disk has to do first.
+    #[inline]
     fn take(
         &mut self,
         packet: &ring::Packet<'_>,
         epoch: &Arc<Epoch>,
         link: &impl Link,
-    ) -> Option<(Reply, request::Pending<D>)> {
+        out: &mut WriteBatch<'_>,
+    ) -> Result<Option<(Reply, request::Pending<D>)>, RingError> {
         if !matches!(packet.kind(), PacketType::IN_BAND | PacketType::GPA_DIRECT) {
-            return None;
+            return Ok(None);
         }
-        let mut message = Packet::new_zeroed();
-        packet.copy_most(message.as_mut_bytes());
+        let mut message = packet.read::<Packet>(0).unwrap_or_else(|_| cut(packet));
         let reply = match packet.wants_completion() || message.flags & REQUEST_COMPLETION != 0 {
             true => Reply::To(packet.transaction()),
             false => Reply::Unwanted,
@@ -184,20 +191,46 @@ impl<D: Disk> Session<'_, D> {
         match message.operation {
             Operation::EXECUTE_SRB if self.version.is_some() => {
                 let data = Data { packet, link };
-                match request::begin(self.controller, message.body(), &data, epoch) {
-                    Step::Wait(pending) => return Some((reply, pending)),
-                    Step::Done(answer) => self.finish(reply, answer),
+                if let Some(request) = message.body_mut::<ScsiRequest>()
+                    && let Some(pending) = request::begin(self.controller, request, &data, epoch)
+                {
+                    return Ok(Some((reply, pending)));
                 }
+                (message.operation, message.flags, message.status) =
+                    (Operation::COMPLETE_IO, 0, Status::SUCCESS);
             }
             Operation::RESET_BUS | Operation::RESET_ADAPTER | Operation::RESET_LUN => {
                 self.reset = Some((reply, self.controller.reset()));
+                return Ok(None);
             }
-            _ => {
-                let answer = self.control(message, link);
-                self.push(reply, answer);
+            _ => message = self.control(message, link),
+        }
+        self.answer_now(out, reply, message)?;
+        Ok(None)
+    }
+
+    /// Answers with what is about to be committed, or later if there is no room.
+    #[inline]
+    fn answer_now(
+        &mut self,
+        out: &mut WriteBatch<'_>,
+        reply: Reply,
+        answer: Packet,
+    ) -> Result<(), RingError> {
+        if let Reply::To(transaction) = reply
+            && self.answers.is_empty()
+        {
+            match complete(out, transaction, &answer) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err(RingError::Full { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        None
+        self.push(reply, answer);
+        Ok(())
     }
 
     /// A request has ended.
@@ -263,7 +296,8 @@ impl<D: Disk> Session<'_, D> {
             }
             (Operation::EXECUTE_SRB, _) => {
                 answer.status = Status::UNSUCCESSFUL;
-                let refused: ScsiRequest = request::failed(message.body(), SrbStatus::INVALID_REQUEST);
+                let mut refused: ScsiRequest = message.body();
+                request::fail(&mut refused, SrbStatus::INVALID_REQUEST);
                 answer.set_body(&refused);
             }
             _ => answer.status = Status::NOT_SUPPORTED,
@@ -305,8 +339,7 @@ impl<D: Disk> Session<'_, D> {
         let mut batch = outgoing.batch()?;
         let mut full = None;
         while let Some((transaction, answer)) = self.answers.front() {
-            let parts: &[&[u8]] = &[answer.as_bytes()];
-            match batch.push(PacketType::COMPLETION, *transaction, PacketFlags::empty(), parts) {
+            match complete(&mut batch, *transaction, answer) {
                 Ok(()) => drop(self.answers.pop_front()),
                 Err(RingError::Full { needed }) => {
                     full = Some(needed);
@@ -329,6 +362,19 @@ impl<D: Disk> Session<'_, D> {
         }
         Ok((sent, full))
     }
+}
+
+fn complete(batch: &mut WriteBatch<'_>, transaction: u64, answer: &Packet) -> Result<(), RingError> {
+    let parts: &[&[u8]] = &[answer.as_bytes()];
+    batch.push(PacketType::COMPLETION, transaction, PacketFlags::empty(), parts)
+}
+
+/// A packet that is shorter than it could be; the rest is zero.
+#[cold]
+fn cut(packet: &ring::Packet<'_>) -> Packet {
+    let mut message = Packet::new_zeroed();
+    packet.copy_most(message.as_mut_bytes());
+    message
 }
 
 /// The memory that a packet names.
@@ -400,13 +446,26 @@ impl Iterator for Pieces<'_> {
 }
 
 impl<L> Data<'_, L> {
+    /// The memory, if it is in the first page that the packet names, as it is for most small requests.
+    #[inline]
+    fn only_piece(&self, bytes: usize) -> Option<(u64, usize)> {
+        let range = self.packet.gpa_ranges().ok()?.next()?.ok()?;
+        let offset = range.byte_offset() as usize;
+        let inside = bytes <= range.byte_count() as usize && offset + bytes <= PAGE as usize;
+        let page = range.page(0).filter(|_| inside && bytes > 0)?;
+        Some((page.checked_mul(PAGE)? + offset as u64, bytes))
+    }
+
     fn pieces(&self, bytes: usize) -> Result<Pieces<'_>, RangeError> {
         Pieces::new(self.packet, bytes)
     }
 }
 
 impl<L: Link> Pages for Data<'_, L> {
-    fn buffer(&self, bytes: usize) -> Option<Arc<Buffer>> {
+    fn buffer(&self, bytes: usize) -> Option<Buffer> {
+        if let Some(piece) = self.only_piece(bytes) {
+            return self.link.buffer([piece]);
+        }
         let buffer = self.link.buffer(self.pieces(bytes).ok()?)?;
         (buffer.size() == bytes).then_some(buffer)
     }

@@ -4,7 +4,6 @@ use super::disk::Disk;
 use super::epoch::{Ending, Epoch, Epochs};
 use super::scsi::sense::Sense;
 use super::unit::LogicalUnit;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +27,13 @@ pub enum AttachError {
     Full,
 }
 
+type Units<D> = [Option<Arc<LogicalUnit<D>>>; MAX_UNITS as usize];
+
 /// A controller over disks of type `D`. Its channels are served by [`super::channel::serve`], all of them over one controller.
 #[derive(Debug)]
 pub struct Controller<D> {
-    units: Mutex<BTreeMap<u8, Arc<LogicalUnit<D>>>>,
+    /// By number.
+    units: Mutex<Units<D>>,
     /// Sub-channels that a guest can have.
     max_sub_channels: u16,
     changed: AtomicBool,
@@ -44,7 +46,7 @@ impl<D: Disk> Controller<D> {
     /// A controller without units.
     pub fn new(max_sub_channels: u16) -> Self {
         Self {
-            units: Mutex::new(BTreeMap::new()),
+            units: Mutex::new([const { None }; MAX_UNITS as usize]),
             max_sub_channels,
             changed: AtomicBool::new(false),
             teller: AtomicWaker::new(),
@@ -60,16 +62,20 @@ impl<D: Disk> Controller<D> {
     /// Adds a unit as number `lun`, or as the first that is free, and lets the guest look for it. Returns the number.
     pub fn attach(&self, lun: Option<u8>, unit: LogicalUnit<D>) -> Result<u8, AttachError> {
         let mut units = self.units.lock();
-        let lun = match lun {
-            Some(lun) if lun >= MAX_UNITS => return Err(AttachError::TooHigh(lun)),
-            Some(lun) if units.contains_key(&lun) => return Err(AttachError::Taken(lun)),
-            Some(lun) => lun,
+        let (lun, slot) = match lun {
+            Some(lun) => {
+                let slot = units.get_mut(usize::from(lun)).ok_or(AttachError::TooHigh(lun))?;
+                if slot.is_some() {
+                    return Err(AttachError::Taken(lun));
+                }
+                (lun, slot)
+            }
             None => {
-                let free = (0..MAX_UNITS).find(|lun| !units.contains_key(lun));
+                let free = (0..).zip(units.iter_mut()).find(|(_, slot)| slot.is_none());
                 free.ok_or(AttachError::Full)?
             }
         };
-        units.insert(lun, Arc::new(unit));
+        *slot = Some(Arc::new(unit));
         drop(units);
         self.tell();
         Ok(lun)
@@ -77,7 +83,7 @@ impl<D: Disk> Controller<D> {
 
     /// Takes a unit away, and lets the guest find out. Requests that are under way keep it until they end.
     pub fn detach(&self, lun: u8) -> Option<Arc<LogicalUnit<D>>> {
-        let unit = self.units.lock().remove(&lun);
+        let unit = self.units.lock().get_mut(usize::from(lun)).and_then(Option::take);
         if unit.is_some() {
             self.tell();
         }
@@ -86,21 +92,25 @@ impl<D: Disk> Controller<D> {
 
     /// A unit.
     pub fn unit(&self, lun: u8) -> Option<Arc<LogicalUnit<D>>> {
-        self.units.lock().get(&lun).cloned()
+        self.units.lock().get(usize::from(lun)).cloned().flatten()
     }
 
     /// The units and their numbers.
     pub fn units(&self) -> Vec<(u8, Arc<LogicalUnit<D>>)> {
-        self.units
-            .lock()
-            .iter()
-            .map(|(lun, unit)| (*lun, unit.clone()))
+        let units = self.units.lock();
+        let numbered = (0..).zip(units.iter());
+        numbered
+            .filter_map(|(lun, unit)| Some((lun, unit.clone()?)))
             .collect()
     }
 
     /// The units' numbers.
     pub fn luns(&self) -> Vec<u8> {
-        self.units.lock().keys().copied().collect()
+        let units = self.units.lock();
+        let numbered = (0..).zip(units.iter());
+        numbered
+            .filter_map(|(lun, unit)| unit.is_some().then_some(lun))
+            .collect()
     }
 
     /// Gives up the requests that are under way, as far as that can be done without harm, and lets the guest hear of it with the next
@@ -108,7 +118,7 @@ impl<D: Disk> Controller<D> {
     /// its own limits, as a device may write to memory until it does.
     pub(super) fn reset(&self) -> Ending {
         let ending = self.epochs.lock().advance();
-        for unit in self.units.lock().values() {
+        for unit in self.units.lock().iter().flatten() {
             unit.raise(Sense::RESET);
         }
         ending

@@ -94,6 +94,29 @@ pub enum DiskError {
     Unsupported,
 }
 
+/// A request of a kind that some disks can carry out without waiting.
+#[derive(Clone, Copy)]
+pub enum Request<'a> {
+    /// As [`Disk::read`].
+    Read {
+        /// First sector.
+        sector: u64,
+        /// Where to, and how much.
+        buffer: &'a Buffer,
+    },
+    /// As [`Disk::write`].
+    Write {
+        /// First sector.
+        sector: u64,
+        /// All that is written.
+        buffer: &'a Buffer,
+        /// When it counts as done.
+        durability: Durability,
+    },
+    /// As [`Disk::flush`].
+    Flush,
+}
+
 /// A disk. Requests run side by side and end in any order.
 ///
 /// A future that is dropped gives up the result, not the transfer: the disk keeps the buffer's `Arc` until its device is
@@ -101,6 +124,13 @@ pub enum DiskError {
 pub trait Disk: Send + Sync {
     /// What it holds and can do.
     fn geometry(&self) -> Geometry;
+
+    /// Carries out a request if that takes no waiting, and returns its result; `None` leaves it undone, for the methods below. What
+    /// a disk of memory does at once costs its caller no task.
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        let _ = request;
+        None
+    }
 
     /// Reads from `sector` on, as much as `buffer` holds.
     fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send;

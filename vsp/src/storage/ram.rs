@@ -1,6 +1,6 @@
 //! A disk of memory.
 
-use super::disk::{Disk, DiskError, Durability, Geometry, SectorSize};
+use super::disk::{Disk, DiskError, Durability, Geometry, Request, SectorSize};
 use crate::buffer::Buffer;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -88,24 +88,42 @@ impl RamDisk {
     }
 }
 
-impl Disk for RamDisk {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    async fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> Result<(), DiskError> {
+impl RamDisk {
+    fn copy_to(&self, sector: u64, buffer: &Buffer) -> Result<(), DiskError> {
         self.parts(sector, buffer.size(), |offset, bytes| {
             buffer.copy_from(offset, bytes).map_err(|_| DiskError::BufferSize)
         })
     }
 
-    async fn write(&self, sector: u64, buffer: &Arc<Buffer>, _: Durability) -> Result<(), DiskError> {
+    fn copy_from(&self, sector: u64, buffer: &Buffer) -> Result<(), DiskError> {
         if self.geometry.read_only {
             return Err(DiskError::ReadOnly);
         }
         self.parts(sector, buffer.size(), |offset, bytes| {
             buffer.copy_to(offset, bytes).map_err(|_| DiskError::BufferSize)
         })
+    }
+}
+
+impl Disk for RamDisk {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn at_once(&self, request: Request<'_>) -> Option<Result<(), DiskError>> {
+        Some(match request {
+            Request::Read { sector, buffer } => self.copy_to(sector, buffer),
+            Request::Write { sector, buffer, .. } => self.copy_from(sector, buffer),
+            Request::Flush => Ok(()),
+        })
+    }
+
+    async fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> Result<(), DiskError> {
+        self.copy_to(sector, buffer)
+    }
+
+    async fn write(&self, sector: u64, buffer: &Arc<Buffer>, _: Durability) -> Result<(), DiskError> {
+        self.copy_from(sector, buffer)
     }
 
     async fn flush(&self) -> Result<(), DiskError> {

@@ -1,7 +1,7 @@
 //! One SCSI request: from the guest's packet to the answer.
 
 use super::controller::Controller;
-use super::disk::{Disk, DiskError, Durability};
+use super::disk::{self, Disk, DiskError, Durability};
 use super::epoch::Epoch;
 use super::scsi::block::{MAX_TRANSFER, unmap_ranges};
 use super::scsi::cdb::Cdb;
@@ -20,17 +20,9 @@ const PATTERN: usize = 64 << 10;
 /// Memory of the guest that a request names.
 pub trait Pages {
     /// The first `bytes` bytes of it; `None` where it is less, or not the guest's.
-    fn buffer(&self, bytes: usize) -> Option<Arc<Buffer>>;
+    fn buffer(&self, bytes: usize) -> Option<Buffer>;
     /// Bytes of it.
     fn size(&self) -> usize;
-}
-
-/// What is left to do for a request.
-pub enum Step<D> {
-    /// Nothing: this is the answer.
-    Done(ScsiRequest),
-    /// Wait for the disk.
-    Wait(Pending<D>),
 }
 
 /// A request that a disk works on.
@@ -43,30 +35,38 @@ pub struct Pending<D> {
     epoch: Arc<Epoch>,
 }
 
-/// Begins `request`, whose data are in `pages`. After the end of `epoch`, nothing more of it is begun.
+/// Begins `request`, whose data are in `pages`. Makes the answer of it, or gives what a disk has to do first; after the end of `epoch`,
+/// nothing more of that is begun. The request is changed in place, as each copy of it would cost more than all that is decided about it.
+#[inline]
 pub fn begin<D: Disk>(
     controller: &Controller<D>,
-    request: ScsiRequest,
+    request: &mut ScsiRequest,
     pages: &impl Pages,
     epoch: &Arc<Epoch>,
-) -> Step<D> {
-    match work(controller, &request) {
-        Ok(Work::Nothing) => Step::Done(good(request, 0)),
-        Ok(Work::Reply(bytes)) => Step::Done(reply(request, &bytes, pages)),
-        Ok(Work::Disk { disk, layout, task }) => match data(&request, task, &layout, pages) {
-            Ok(data) => Step::Wait(Pending {
-                request,
-                disk,
-                layout,
-                task,
-                data,
-                epoch: epoch.clone(),
-            }),
-            Err(sense) => Step::Done(check_condition(request, sense)),
+) -> Option<Pending<D>> {
+    match work(controller, request) {
+        Ok(Work::Disk { disk, layout, task }) => match data(request, task, &layout, pages) {
+            Ok(data) => match at_once(disk.as_ref(), task, data.as_ref()) {
+                Some(result) => end(request, &layout, task, result.map_err(Failure::Disk)),
+                None => {
+                    return Some(Pending {
+                        request: *request,
+                        disk,
+                        layout,
+                        task,
+                        data: data.map_or_else(|| buffer::owned(0), Arc::new),
+                        epoch: epoch.clone(),
+                    });
+                }
+            },
+            Err(sense) => check_condition(request, sense),
         },
-        Err(Refusal::Sense(sense)) => Step::Done(check_condition(request, sense)),
-        Err(Refusal::Srb(status)) => Step::Done(failed(request, status)),
+        Ok(Work::Nothing) => good(request, 0),
+        Ok(Work::Reply(bytes)) => reply(request, &bytes, pages),
+        Err(Refusal::Sense(sense)) => check_condition(request, sense),
+        Err(Refusal::Srb(status)) => fail(request, status),
     }
+    None
 }
 
 enum Refusal {
@@ -97,18 +97,19 @@ fn work<D: Disk>(controller: &Controller<D>, request: &ScsiRequest) -> Result<Wo
     }
 }
 
-/// The guest's memory that a task needs.
+/// The guest's memory that a task needs, if it needs some.
+#[inline]
 fn data(
     request: &ScsiRequest,
     task: Task,
     layout: &Layout,
     pages: &impl Pages,
-) -> Result<Arc<Buffer>, Sense> {
+) -> Result<Option<Buffer>, Sense> {
     let (bytes, direction) = match task {
         Task::Read { bytes, .. } => (bytes, DataDirection::READ),
         Task::Write { bytes, .. } | Task::Unmap { bytes } => (bytes, DataDirection::WRITE),
         Task::WriteSame { zeros: false, .. } => (layout.block as usize, DataDirection::WRITE),
-        Task::Flush | Task::WriteSame { zeros: true, .. } => return Ok(buffer::owned(0)),
+        Task::Flush | Task::WriteSame { zeros: true, .. } => return Ok(None),
     };
     if request.direction != direction
         || (request.transfer_length as usize) < bytes
@@ -116,21 +117,56 @@ fn data(
     {
         return Err(Sense::INVALID_FIELD);
     }
-    pages.buffer(bytes).ok_or(Sense::INVALID_FIELD)
+    pages.buffer(bytes).map(Some).ok_or(Sense::INVALID_FIELD)
+}
+
+/// Has a disk do what it can do without waiting.
+#[inline]
+fn at_once<D: Disk>(disk: &D, task: Task, data: Option<&Buffer>) -> Option<Result<(), DiskError>> {
+    disk.at_once(match (task, data) {
+        (Task::Read { sector, .. }, Some(buffer)) => disk::Request::Read { sector, buffer },
+        (
+            Task::Write {
+                sector, durability, ..
+            },
+            Some(buffer),
+        ) => disk::Request::Write {
+            sector,
+            buffer,
+            durability,
+        },
+        (Task::Flush, _) => disk::Request::Flush,
+        _ => return None,
+    })
+}
+
+/// Makes the answer of a request whose task has ended.
+fn end(request: &mut ScsiRequest, layout: &Layout, task: Task, result: Result<(), Failure>) {
+    match result {
+        Ok(()) => good(
+            request,
+            match task {
+                Task::Read { bytes, .. } | Task::Write { bytes, .. } | Task::Unmap { bytes } => bytes as u32,
+                Task::WriteSame { .. } => layout.block,
+                Task::Flush => 0,
+            },
+        ),
+        Err(Failure::Sense(sense)) => check_condition(request, sense),
+        Err(Failure::Disk(error)) => {
+            let sense = Sense::of(error, |sector| layout.block_of(sector));
+            check_condition(request, sense);
+        }
+    }
 }
 
 impl<D: Disk> Pending<D> {
     /// Does it, and gives the answer.
     pub async fn run(&mut self) -> ScsiRequest {
-        let (sector, bytes) = match self.task {
-            Task::Read { sector, bytes } | Task::Write { sector, bytes, .. } => (sector, bytes),
-            Task::WriteSame { sector, .. } => (sector, self.layout.block as usize),
-            Task::Unmap { bytes } => (0, bytes),
-            Task::Flush => (0, 0),
-        };
         let done = match self.task {
-            Task::Read { .. } => self.disk.read(sector, &self.data).await.map_err(Failure::Disk),
-            Task::Write { durability, .. } => self
+            Task::Read { sector, .. } => self.disk.read(sector, &self.data).await.map_err(Failure::Disk),
+            Task::Write {
+                sector, durability, ..
+            } => self
                 .disk
                 .write(sector, &self.data, durability)
                 .await
@@ -139,14 +175,9 @@ impl<D: Disk> Pending<D> {
             Task::Unmap { bytes } => self.unmap(bytes).await,
             Task::WriteSame { sector, count, zeros } => self.write_same(sector, count, zeros).await,
         };
-        match done {
-            Ok(()) => good(self.request, bytes as u32),
-            Err(Failure::Sense(sense)) => check_condition(self.request, sense),
-            Err(Failure::Disk(error)) => {
-                let sense = Sense::of(error, |sector| self.layout.block_of(sector));
-                check_condition(self.request, sense)
-            }
-        }
+        let mut answer = self.request;
+        end(&mut answer, &self.layout, self.task, done);
+        answer
     }
 
     async fn unmap(&self, bytes: usize) -> Result<(), Failure> {
@@ -216,16 +247,15 @@ fn filled(pattern: &[u8], size: usize) -> Result<Arc<Buffer>, DiskError> {
     Ok(buffer)
 }
 
-fn good(mut request: ScsiRequest, transferred: u32) -> ScsiRequest {
+fn good(request: &mut ScsiRequest, transferred: u32) {
     request.srb_status = SrbStatus::SUCCESS;
     request.scsi_status = ScsiStatus::GOOD;
     request.sense_length = 0;
     request.transfer_length = transferred;
-    request
 }
 
 /// Gives the guest `bytes`, as far as it has room.
-fn reply(request: ScsiRequest, bytes: &[u8], pages: &impl Pages) -> ScsiRequest {
+fn reply(request: &mut ScsiRequest, bytes: &[u8], pages: &impl Pages) {
     let room = (request.transfer_length as usize).min(pages.size());
     let bytes = bytes.get(..room).unwrap_or(bytes);
     if bytes.is_empty() {
@@ -236,23 +266,21 @@ fn reply(request: ScsiRequest, bytes: &[u8], pages: &impl Pages) -> ScsiRequest 
     }
     match pages.buffer(bytes.len()) {
         Some(buffer) if buffer.copy_from(0, bytes).is_ok() => good(request, bytes.len() as u32),
-        _ => failed(request, SrbStatus::INVALID_REQUEST),
+        _ => fail(request, SrbStatus::INVALID_REQUEST),
     }
 }
 
-fn check_condition(request: ScsiRequest, sense: Sense) -> ScsiRequest {
-    let mut request = failed(request, SrbStatus::ERROR.with_sense());
+fn check_condition(request: &mut ScsiRequest, sense: Sense) {
+    fail(request, SrbStatus::ERROR.with_sense());
     request.scsi_status = ScsiStatus::CHECK_CONDITION;
     request.sense_length = SENSE as u8;
     request.cdb[..SENSE].copy_from_slice(&sense.encode());
-    request
 }
 
-/// The answer to a request that did not reach a unit.
-pub fn failed(mut request: ScsiRequest, status: SrbStatus) -> ScsiRequest {
+/// Makes the answer of a request that did not reach a unit.
+pub fn fail(request: &mut ScsiRequest, status: SrbStatus) {
     request.srb_status = status;
     request.scsi_status = ScsiStatus::GOOD;
     request.sense_length = 0;
     request.transfer_length = 0;
-    request
 }

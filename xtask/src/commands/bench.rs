@@ -49,6 +49,10 @@ enum What {
     Disk,
     /// Count the instructions that the IOMMU costs: deposits, interrupts, and reading 4 KiB with it and without
     Iommu,
+    /// Count the instructions of reading 4 KiB in a child, from the call to the data, whoever executes them
+    GuestIo,
+    /// Count the instructions of Debian's kernel as a guest, beside the same kernel on the bare machine: its start, and its disk
+    Linux,
     /// Measure the VMBus ring on the host, beside other rings
     Ring,
     /// Count the instructions of reading 4 KiB on the host, from the storage consumer to the provider and back
@@ -123,7 +127,7 @@ fn median(text: &str, name: &str) -> Option<f64> {
 }
 
 /// When the first event that begins with `text` happened, in ns.
-fn event(log: &Value, text: &str) -> Option<f64> {
+pub(super) fn event(log: &Value, text: &str) -> Option<f64> {
     let is_it = |event: &&Value| {
         event["event"]
             .as_str()
@@ -288,16 +292,35 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Ring => return on_the_host(super::bench_ring::measure()?),
         What::Storage => return on_the_host(super::bench_storage::measure()?),
         What::Net => measure_net,
+        What::GuestIo => {
+            setup::qemu()?;
+            images::build()?;
+            let (rows, outcome, text) = super::bench_guest_io::measure()?;
+            print!("{text}");
+            return Ok(conclude(&rows, &outcome));
+        }
+        What::Linux => {
+            setup::qemu()?;
+            images::build()?;
+            let (rows, text) = super::bench_linux::measure()?;
+            print!("{text}");
+            return on_the_host(rows);
+        }
     };
     setup::qemu()?;
     images::build()?;
     let (rows, outcome) = machine()?;
-    print!("{}", table(&rows));
+    Ok(conclude(&rows, &outcome))
+}
+
+/// Prints the table; the exit code says whether all is well.
+fn conclude(rows: &[Row], outcome: &Outcome) -> ExitCode {
+    print!("{}", table(rows));
     if outcome.status != ExitKind::Success {
         eprintln!("error: {}", outcome.report());
-        return Ok(ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
-    Ok(verdict(&rows))
+    verdict(rows)
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "it is what a command returns")]
@@ -388,10 +411,22 @@ fn measure_on(machine: &Machine, figures: &[Figure], first: &[&'static str]) -> 
 
 /// The JSON document that `command` printed: the first line after the command's own that is one.
 pub fn reply(serial: &str, command: &str) -> Option<Value> {
-    let after = serial
-        .lines()
-        .skip_while(|line| !line.trim_end().ends_with(command))
-        .skip(1);
+    reply_number(serial, command, 0)
+}
+
+/// The number between two texts, the first time that it stands there.
+pub(super) fn number_of(text: &str, before: &str, behind: &str) -> Option<f64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(before));
+    lines.find_map(|(_, rest)| rest.split_once(behind)?.0.parse().ok())
+}
+
+/// As [`reply`], of the time `number` that the command was given, counted from zero.
+pub(super) fn reply_number(serial: &str, command: &str, number: usize) -> Option<Value> {
+    let mut lines = serial.lines();
+    for _ in 0..=number {
+        lines.find(|line| line.trim_end().ends_with(command))?;
+    }
+    let after = lines;
     after
         .map_while(|line| (!line.contains(PROMPT)).then_some(line))
         .find_map(|line| {

@@ -153,6 +153,37 @@ impl Debian {
         vmlinux::extract(&self.kernel()?)
     }
 
+    /// A first file system that has only `program`, and the modules of the guest's disks; `/modules` lists these in the order in which
+    /// they can be loaded.
+    pub fn initrd_of(&self, program: &[u8]) -> Result<Vec<u8>> {
+        let modules = self.modules()?;
+        let mut order = Vec::new();
+        for name in ["hv_vmbus", "hv_storvsc", "sd_mod"] {
+            // What is built in is no module.
+            let found = modules.iter().find(|module| same_module(&module.name, name));
+            if let Some(module) = found.filter(|module| !order.contains(&module.name.as_str())) {
+                all_needs(&modules, module, &mut order);
+                order.push(&module.name);
+            }
+        }
+        let mut initrd = Initrd::new()
+            .folder("dev")?
+            .device("dev/console", 5, 1)?
+            .program("init", program)?
+            .folder("lib")?;
+        let mut list = String::new();
+        for module in modules
+            .iter()
+            .filter(|module| order.contains(&module.name.as_str()))
+        {
+            initrd = initrd.file(&format!("lib/{}.ko", module.name), &module.contents)?;
+        }
+        for name in order {
+            list += &format!("/lib/{name}.ko\n");
+        }
+        initrd.file("modules", list.as_bytes())?.build()
+    }
+
     /// A disk with a system of Debian's packages, in a file that is not to be written.
     pub fn root_disk(&self) -> Result<PathBuf> {
         root_disk::ensure(&root_disk::Kernel {

@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hypercall_api::address::Gpa;
-use vsp::buffer::{Buffer, Segment};
+use smallvec::SmallVec;
+use vsp::buffer::{Buffer, Segment, Segments};
 
 /// How many use a guest's memory.
 #[derive(Debug, Default)]
@@ -77,8 +78,18 @@ impl ChildMemory {
     /// The memory of a request: `pieces` of RAM, each with its length, one after the other. `None` if the guest does not have
     /// some of it.
     pub fn buffer(&self, pieces: impl IntoIterator<Item = (Gpa, usize)>) -> Option<Arc<Buffer>> {
+        self.buffer_of(&Arc::new(self.user()), pieces).map(Arc::new)
+    }
+
+    /// As [`buffer`](Self::buffer), for `user`, one of this memory's.
+    pub fn buffer_of(
+        &self,
+        user: &Arc<User>,
+        pieces: impl IntoIterator<Item = (Gpa, usize)>,
+    ) -> Option<Buffer> {
+        debug_assert!(Arc::ptr_eq(&user.0, &self.users));
         // Whole: (start, length) of the root's addresses, neighbours joined.
-        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut runs: SmallVec<[(u64, u64); 2]> = SmallVec::new();
         for (gpa, length) in pieces {
             let (mut gpa, mut left) = (gpa.0, length as u64);
             while left > 0 {
@@ -98,8 +109,8 @@ impl ChildMemory {
             // and which is not given back before the buffer's owner, a user, is gone.
             Some(unsafe { Segment::new(pointer, start, length as usize) })
         };
-        let segments = runs.into_iter().map(segment).collect::<Option<Vec<_>>>()?;
-        Some(Arc::new(Buffer::new(segments, Arc::new(self.user()))))
+        let segments = runs.into_iter().map(segment).collect::<Option<Segments>>()?;
+        Some(Buffer::new(segments, user.clone()))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::channel::{Channel, Counters};
 use super::device::Device;
+use super::memory::User;
 use crate::disk::{Access, Claim, DiskRefused, Registry};
 use crate::shell::machines::UnitInfo;
 use crate::vm::description::{Description, DiskDescription};
@@ -119,7 +120,7 @@ impl Device for Storage {
                 _ => Role::SubChannel,
             };
             let why = match channel.rings() {
-                Ok(rings) => serve(&self.controller, role, rings, &ChannelLink(channel))
+                Ok(rings) => serve(&self.controller, role, rings, &ChannelLink::new(channel))
                     .await
                     .to_string(),
                 Err(error) => error.to_string(),
@@ -135,28 +136,39 @@ impl Device for Storage {
 }
 
 /// An open channel as the provider wants it.
-struct ChannelLink(Channel);
+struct ChannelLink {
+    channel: Channel,
+    /// Keeps the guest's memory for requests that outlive the channel.
+    user: Arc<User>,
+}
+
+impl ChannelLink {
+    fn new(channel: Channel) -> Self {
+        let user = Arc::new(channel.memory().user());
+        Self { channel, user }
+    }
+}
 
 impl Link for ChannelLink {
     fn wait(&self) -> impl Future<Output = ()> + Send {
-        self.0.wait()
+        self.channel.wait()
     }
 
     fn signal(&self) {
-        self.0.signal();
+        self.channel.signal();
     }
 
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<Buffer>> {
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer> {
         let pieces = pieces.into_iter().map(|(gpa, length)| (Gpa(gpa), length));
-        self.0.memory().buffer(pieces)
+        self.channel.memory().buffer_of(&self.user, pieces)
     }
 
     fn offer_sub_channels(&self, count: u16) -> u16 {
-        self.0.offer_sub_channels(count)
+        self.channel.offer_sub_channels(count)
     }
 
     fn count(&self, received: u64, sent: u64) {
-        Counters::add(&self.0.counters().received, received);
-        Counters::add(&self.0.counters().sent, sent);
+        Counters::add(&self.channel.counters().received, received);
+        Counters::add(&self.channel.counters().sent, sent);
     }
 }

@@ -6,7 +6,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::time::Duration;
+use core::{future::poll_fn, time::Duration};
 
 use embassy_futures::select::{Either, select};
 
@@ -56,6 +56,12 @@ pub(in super::super) const STATE: Flag = Flag {
     name: "--state",
     value: Some("STATE"),
     help: "Wait for this state: off, running, paused, crashed",
+};
+
+pub(in super::super) const TEXT: Flag = Flag {
+    name: "--text",
+    value: Some("TEXT"),
+    help: "Wait until its console has shown this text; fail where it ends without",
 };
 
 /// Where a machine does nothing more by itself.
@@ -156,7 +162,16 @@ fn order<'a>(invocation: &'a Invocation<'a>, order: Order) -> Pending<'a, Outcom
 
 pub(in super::super) fn wait<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
     Box::pin(async move {
-        let Some(wanted) = invocation.arguments.value(STATE.name) else {
+        let state = invocation.arguments.value(STATE.name);
+        if let Some(text) = invocation.arguments.value(TEXT.name) {
+            return match state {
+                None => wait_for_text(invocation, text).await,
+                Some(_) => Err(Failure::Usage(String::from(
+                    "vm wait: give --state or --text, not both",
+                ))),
+            };
+        }
+        let Some(wanted) = state else {
             return wait_for(invocation, ENDED).await;
         };
         let state = MachineState::ALL.iter().find(|(name, _)| *name == wanted);
@@ -192,4 +207,100 @@ async fn wait_for(invocation: &Invocation<'_>, states: &[MachineState]) -> Outco
     }
     report.failed = !wanted && matches!(state, MachineState::Crashed | MachineState::Deleted);
     Ok(report)
+}
+
+/// Waits until the console has shown `text`. A machine that ends without is a failure.
+async fn wait_for_text(invocation: &Invocation<'_>, text: &str) -> Outcome {
+    let (machines, name) = (machines(invocation)?, name(invocation));
+    let mut search = Search::new(text.as_bytes());
+    let mut position = 0;
+    let shown = async {
+        loop {
+            let (start, bytes) = machines.console(name, position)?;
+            if search.take(&bytes) {
+                return Ok::<_, SystemError>(());
+            }
+            position = start + bytes.len() as u64;
+            if bytes.is_empty() {
+                let ended = machines.show(name)?.state == MachineState::Off;
+                match ended {
+                    // What ends this is that it is off.
+                    true => core::future::pending::<()>().await,
+                    false => poll_fn(|context| machines.poll_console(name, position, context)).await,
+                }
+            }
+        }
+    };
+    // What it said at its end is looked at first.
+    let found = match select(shown, machines.wait(name, ENDED)).await {
+        Either::First(result) => result.map(|()| true)?,
+        Either::Second(state) => {
+            state?;
+            false
+        }
+    };
+    let machine = machines.show(name)?;
+    let mut report = Report::new();
+    report.push_fields(
+        "",
+        [
+            ("name", "name", Value::text(name)),
+            ("state", "state", Value::text(machine.state)),
+            (
+                "since_ns",
+                "for",
+                Value::Nanoseconds(machine.since.as_nanos() as u64),
+            ),
+            ("shown", "shown", Value::Flag(found)),
+        ],
+    );
+    report.failed = !found;
+    Ok(report)
+}
+
+/// Looks for a text in what comes in pieces.
+struct Search<'a> {
+    text: &'a [u8],
+    /// The end of what came, less than the text.
+    tail: Vec<u8>,
+}
+
+impl<'a> Search<'a> {
+    const fn new(text: &'a [u8]) -> Self {
+        Self {
+            text,
+            tail: Vec::new(),
+        }
+    }
+
+    /// Takes one more piece, and says whether the text has been seen.
+    fn take(&mut self, piece: &[u8]) -> bool {
+        self.tail.extend_from_slice(piece);
+        if self.text.is_empty()
+            || self
+                .tail
+                .windows(self.text.len())
+                .any(|window| window == self.text)
+        {
+            return true;
+        }
+        let kept = self.text.len() - 1;
+        self.tail.drain(..self.tail.len().saturating_sub(kept));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Search;
+
+    #[test]
+    fn a_text_is_found_across_pieces_and_nowhere_else() {
+        let mut search = Search::new(b"ready");
+        let taken: alloc::vec::Vec<bool> = ["re", "adx re", "ad", "", "y"]
+            .map(|piece| search.take(piece.as_bytes()))
+            .into();
+        assert_eq!(taken, [false, false, false, false, true]);
+        assert!(Search::new(b"").take(b""));
+    }
 }

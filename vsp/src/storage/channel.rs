@@ -91,6 +91,8 @@ pub async fn serve<D: Disk>(
                     Ok(None) => {}
                     Ok(Some((reply, mut pending))) => {
                         running.push(async move { (reply, pending.run().await) });
+                        // A disk begins with it now: a reset that follows gives up only what is not begun.
+                        settle(&mut running, &mut session).await;
                     }
                     Err(error) => return error,
                 }
@@ -102,13 +104,7 @@ pub async fn serve<D: Disk>(
         }
         // What the disks have done by now is answered in one batch.
         if !running.is_empty() {
-            poll_fn(|cx| {
-                while let Poll::Ready(Some((reply, answer))) = pin!(&mut running).poll_next(cx) {
-                    session.finish(reply, answer);
-                }
-                Poll::Ready(())
-            })
-            .await;
+            settle(&mut running, &mut session).await;
         }
         poll_fn(|cx| Poll::Ready(session.poll_reset(cx))).await;
         let sent = match session.answer(&mut outgoing, link) {
@@ -143,6 +139,20 @@ pub async fn serve<D: Disk>(
         })
         .await;
     }
+}
+
+/// Lets the disks work on what runs, and takes what has ended.
+async fn settle<D: Disk, F: Future<Output = (Reply, ScsiRequest)>>(
+    running: &mut FuturesUnordered<F>,
+    session: &mut Session<'_, D>,
+) {
+    poll_fn(|cx| {
+        while let Poll::Ready(Some((reply, answer))) = pin!(&mut *running).poll_next(cx) {
+            session.finish(reply, answer);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// What is known of a channel's guest.

@@ -70,7 +70,11 @@ pub fn measure() -> Result<(Vec<Row>, String)> {
     let debian = Debian::ensure()?;
     let kernel = debian.kernel()?;
     let initrd = debian.initrd_of(&program()?)?;
-    let bare = bare_start(&kernel, &initrd)?;
+    let bare = bare_start(&kernel, &initrd);
+    if let Err(error) = &bare {
+        eprintln!("warning: the bare machine was not measured: {error:#}");
+    }
+    let bare = bare.ok();
     let mut machine = Machine::new()
         .icount(true)
         .file("kernels/linux", kernel)
@@ -104,7 +108,7 @@ pub fn measure() -> Result<(Vec<Row>, String)> {
     let serial = &outcome.serial;
     let mut rows = Vec::new();
     let mut text = String::new();
-    start_rows(serial, &bare, &mut rows, &mut text)?;
+    start_rows(serial, bare.as_ref(), &mut rows, &mut text)?;
     for (index, load) in RANDOM.iter().chain([&SEQUENTIAL]).enumerate() {
         let (ticks, cost) = read(serial, index, load)?;
         text.push_str(&cost.text(&format!("{}: {ticks} instructions, of which", load.name)));
@@ -119,16 +123,16 @@ pub fn measure() -> Result<(Vec<Row>, String)> {
     Ok((rows, text))
 }
 
-fn row(name: &str, measured: f64, unit: &str, at_most: Option<f64>) -> Row {
+fn row(name: &str, measured: impl Into<Option<f64>>, unit: &str, at_most: Option<f64>) -> Row {
     Row {
         name: name.into(),
-        measured: Some(measured),
+        measured: measured.into(),
         unit: unit.into(),
         at_most,
     }
 }
 
-fn start_rows(serial: &str, bare: &BareStart, rows: &mut Vec<Row>, text: &mut String) -> Result<()> {
+fn start_rows(serial: &str, bare: Option<&BareStart>, rows: &mut Vec<Row>, text: &mut String) -> Result<()> {
     let cost = cost(serial, 0, "linux-start")?;
     let waited = reply_number(
         serial,
@@ -146,20 +150,23 @@ fn start_rows(serial: &str, bare: &BareStart, rows: &mut Vec<Row>, text: &mut St
             .map(|(running, starting)| running - starting)
             .unwrap_or(0.0);
     let spent = cost.guest.own + cost.guest.hypervisor + cost.root.own + cost.root.hypervisor;
-    text.push_str(&format!(
-        "bare machine: {:.0} instructions to the first line of user space, firmware ({:.0}) and idle time ({:.0}) not counted\n",
-        bare.kernel(),
-        bare.firmware,
-        bare.idle
-    ));
+    if let Some(bare) = bare {
+        text.push_str(&format!(
+            "bare machine: {:.0} instructions to the first line of user space, firmware ({:.0}) and idle time ({:.0}) not counted\n",
+            bare.kernel(),
+            bare.firmware,
+            bare.idle
+        ));
+    }
+    let kernel = bare.map(BareStart::kernel);
     text.push_str(&cost.text(&format!(
         "guest: {elapsed:.0} ns from 'vm start' to the same, {spent:.0} instructions by the counters, of which"
     )));
-    rows.push(row("start, bare machine", bare.kernel(), "instructions", None));
+    rows.push(row("start, bare machine", kernel, "instructions", None));
     rows.push(row("start, guest", spent, "instructions", None));
     rows.push(row(
         "start, guest to bare machine",
-        (spent / bare.kernel() * 1000.0).round() / 1000.0,
+        kernel.map(|kernel| (spent / kernel * 1000.0).round() / 1000.0),
         "x",
         Some(START_TARGET),
     ));

@@ -11,8 +11,8 @@ mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 
 # What the DHCP client does with what it is told.
-mkdir -p /usr/share/udhcpc /etc
-cat > /usr/share/udhcpc/default.script <<'END'
+mkdir -p /etc/udhcpc
+cat > /etc/udhcpc/default.script <<'END'
 #!/bin/sh
 case $1 in
 deconfig)
@@ -28,7 +28,7 @@ bound)
     ;;
 esac
 END
-chmod +x /usr/share/udhcpc/default.script
+chmod +x /etc/udhcpc/default.script
 
 # dhcp: brings up the first network card, with an address by DHCP.
 dhcp() {
@@ -36,7 +36,7 @@ dhcp() {
     until [ -e /sys/class/net/eth0 ]; do sleep 0.2; done
     ip link set lo up
     ip link set eth0 up
-    udhcpc -q -i eth0 -O mtu -x hostname:$(hostname)
+    udhcpc -q -i eth0 -O mtu -s /etc/udhcpc/default.script
 }
 
 # With root=DEVICE, this is only the way to that device's file system.

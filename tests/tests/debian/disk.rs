@@ -15,7 +15,6 @@ const THREE_BOOTS: &str = "if [ -e /root/rebooted ]; then \
     kexec -s -l /boot/vmlinuz --initrd=/boot/initrd.img --reuse-cmdline && kexec -e; fi";
 
 #[test]
-#[ignore = "seen by hand; the test has not come to its end yet"]
 fn its_system_on_a_disk_outlives_kexec_and_reboot() -> Result<()> {
     let guest = Guest {
         quiet: true,

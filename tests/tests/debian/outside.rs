@@ -79,7 +79,7 @@ fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwar
     let commands = format!(
         "dhcp; ip -4 addr show eth0; cat /etc/resolv.conf; ping -c 2 192.168.86.1 && echo network: near; ping -c 2 10.0.2.2 && echo network: far; \
          mkdir /srv; nc 10.0.2.2 {outside} < /dev/null > /srv/data; httpd -h /srv; \
-         (while true; do nc -l -p 22 -e sh; done) & dmesg | grep -E 'WARNING:|BUG:|Call Trace'; echo network: ready; sleep 99999"
+         (while true; do nc -l -p 22 -e sh; done) & dmesg | grep -E 'WARNIN[G]:|BU[G]:|Call Trac[e]'; echo network: ready; sleep 99999"
     );
     let guest = Guest {
         more: "[[network]]",

@@ -52,44 +52,43 @@ const RAM_TARGETS: [f64; 2] = [25_000.0, 6_000.0];
 /// What an NVMe disk may cost more than one of memory, with one read under way.
 const NVME_MORE: f64 = 12_000.0;
 
-/// The rows, the machine's end, and where the instructions went.
+/// The rows, the last machine's end, and where the instructions went. Each guest has a machine of its own, which ends with it.
 pub fn measure() -> Result<(Vec<Row>, Outcome, String)> {
-    let cases: Vec<&Case> = RAM.iter().chain(&NVME).collect();
-    let mut machine = Machine::new().icount(true);
-    for case in &cases {
-        for reads in [READS, 2 * READS] {
-            let file = format!("vms/{}.toml", guest(case, reads));
-            machine = machine.file(file, description(case, reads));
-        }
-    }
-    let commands: Vec<String> = cases
-        .iter()
-        .flat_map(|case| [READS, 2 * READS].map(|reads| guest(case, reads)))
-        .flat_map(|guest| {
-            [
-                ROOT.to_owned(),
-                format!("vm start {guest}"),
-                format!("vm wait {guest} --text ' ticks a read'"),
-                ROOT.to_owned(),
-                format!("vm stats {guest} --json"),
-                format!("vm console {guest} --dump --json"),
-                format!("vm kill {guest}"),
-            ]
-        })
-        .collect();
-    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    let outcome = machine.exec(&commands).run()?;
-    if outcome.status != ExitKind::Success {
-        return Ok((Vec::new(), outcome, String::new()));
-    }
     let mut text = String::new();
     let mut measured = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        let (ticks, cost) = read(&outcome.serial, index, case)?;
+    let mut last = None;
+    for case in RAM.iter().chain(&NVME) {
+        let shorter = run(case, READS)?;
+        let longer = run(case, 2 * READS)?;
+        for outcome in [&shorter, &longer] {
+            if outcome.status != ExitKind::Success {
+                return Ok((rows(&measured), outcome.clone(), text));
+            }
+        }
+        let (ticks, cost) = read(&shorter.serial, &longer.serial, case)?;
         text.push_str(&cost.text(&format!("{}: {ticks} instructions a read, of which", case.name)));
         measured.push(ticks);
+        last = Some(longer);
     }
-    Ok((rows(&measured), outcome, text))
+    let last = last.context("nothing was to be measured")?;
+    Ok((rows(&measured), last, text))
+}
+
+/// A machine with a guest that makes so many reads.
+fn run(case: &Case, reads: u64) -> Result<Outcome> {
+    let guest = guest(case, reads);
+    let commands = [
+        ROOT.to_owned(),
+        format!("vm start {guest}"),
+        format!("vm wait {guest} --text ' ticks a read'"),
+        ROOT.to_owned(),
+        format!("vm stats {guest} --json"),
+        format!("vm console {guest} --dump --json"),
+    ];
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    let machine = Machine::new().icount(true);
+    let machine = machine.file(format!("vms/{guest}.toml"), description(case, reads));
+    machine.exec(&commands).run()
 }
 
 fn rows(measured: &[f64]) -> Vec<Row> {
@@ -123,26 +122,26 @@ fn description(case: &Case, reads: u64) -> String {
     )
 }
 
-/// What the longer run of the case `index` measured, and what each of its reads cost whom.
-fn read(serial: &str, index: usize, case: &Case) -> Result<(f64, Cost)> {
-    let cost = |longer: usize| -> Result<Cost> {
-        let guest = guest(case, READS << longer);
+/// What the longer run measured, and what each of its reads cost whom.
+fn read(shorter: &str, longer: &str, case: &Case) -> Result<(f64, Cost)> {
+    let cost = |serial: &str, reads: u64| -> Result<Cost> {
+        let guest = guest(case, reads);
         let command = format!("vm stats {guest} --json");
         let child = reply_number(serial, &command, 0).and_then(|json| Side::read(&json));
-        let number = 2 * (2 * index + longer);
         let root = |number| reply_number(serial, ROOT, number).and_then(|json| Side::read(&json));
-        let (Some(guest), Some(before), Some(after)) = (child, root(number), root(number + 1)) else {
+        let (Some(guest), Some(before), Some(after)) = (child, root(0), root(1)) else {
             bail!("{guest} left no counters");
         };
         let root = after.since(&before);
         Ok(Cost { guest, root })
     };
     let console = format!("vm console {} --dump --json", guest(case, 2 * READS));
-    let console = reply_number(serial, &console, 0).context("a guest has no console")?;
+    let console = reply_number(longer, &console, 0).context("a guest has no console")?;
     let text = console["text"].as_str().unwrap_or_default();
     let ticks = number_of(text, "bench-io: ", " ticks a read");
     let ticks = ticks.with_context(|| format!("{}: nothing was measured:\n{text}", case.name))?;
-    Ok((ticks, cost(1)?.since(&cost(0)?).each(READS as f64)))
+    let each = cost(longer, 2 * READS)?.since(&cost(shorter, READS)?);
+    Ok((ticks, each.each(READS as f64)))
 }
 
 #[cfg(test)]

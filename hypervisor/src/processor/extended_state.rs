@@ -5,7 +5,7 @@
 use crate::memory::address::Frame;
 use crate::platform::registers::{cpuid, read_msr, write_msr};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 const TSC_AUX: u32 = 0xc000_0103;
 /// x87 state, the least that XCR0 may hold.
@@ -41,13 +41,28 @@ fn features() -> u8 {
     xsave | rdtscp
 }
 
+/// Bits of XCR0 that a guest may set on this machine. Found out once; 0 before.
+static SUPPORTED: AtomicU64 = AtomicU64::new(0);
+
 /// Bits of XCR0 that a guest may set on this machine.
+#[inline]
 pub fn supported_xcr0() -> u64 {
-    if features() & HAS_XSAVE == 0 {
-        return XCR0_RESET;
+    match SUPPORTED.load(Ordering::Relaxed) {
+        0 => find_supported(),
+        known => known,
     }
-    let leaf = cpuid(0xd, 0);
-    ((leaf.edx as u64) << 32 | leaf.eax as u64) & XCR0_SUPPORTED
+}
+
+#[cold]
+fn find_supported() -> u64 {
+    let supported = if features() & HAS_XSAVE == 0 {
+        XCR0_RESET
+    } else {
+        let leaf = cpuid(0xd, 0);
+        ((leaf.edx as u64) << 32 | leaf.eax as u64) & XCR0_SUPPORTED
+    };
+    SUPPORTED.store(supported, Ordering::Relaxed);
+    supported
 }
 
 /// The extended state of one VP, in a frame of its own while the VP does not run.
@@ -101,8 +116,13 @@ impl ExtendedState {
         // registers are the guest's, and the hypervisor itself depends on none of them.
         unsafe {
             if features() & HAS_XSAVE != 0 {
-                set_xcr0(self.xcr0);
+                // All components, also those that the VP has not turned on: it would find another's in them when it does.
+                let all = supported_xcr0();
+                set_xcr0(all);
                 asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
+                if self.xcr0 != all {
+                    set_xcr0(self.xcr0);
+                }
             } else {
                 asm!("fxrstor64 [{}]", in(reg) area, options(nostack));
             }
@@ -121,6 +141,11 @@ impl ExtendedState {
         // SAFETY: as in `load`.
         unsafe {
             if features() & HAS_XSAVE != 0 {
+                // What it has turned off keeps its contents.
+                let all = supported_xcr0();
+                if self.xcr0 != all {
+                    set_xcr0(all);
+                }
                 asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
             } else {
                 asm!("fxsave64 [{}]", in(reg) area, options(nostack));

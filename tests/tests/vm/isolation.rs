@@ -67,7 +67,7 @@ fn no_register_of_a_guest_is_ever_seen_in_another() -> Result<()> {
         world.start(name)?;
     }
     for name in names {
-        world.wait_said(name, "registers: round 50,")?;
+        world.wait_said(name, "registers: round 20,")?;
     }
     for (name, pattern) in names.into_iter().zip(patterns) {
         let said = world.console_of(name)?;

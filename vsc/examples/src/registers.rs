@@ -43,7 +43,7 @@ const GENERAL: [&str; 13] = [
     "RAX", "RCX", "RDX", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15",
 ];
 /// Turns of the spin loop in a round; the timer of the hypervisor ends some of them early.
-const SPINS: u64 = 2_000_000;
+const SPINS: u64 = 500_000;
 /// XCR0 with the state of YMM registers, and what tells it.
 const X87_SSE_AVX: u64 = 0b111;
 const AVX: u64 = 0b100;

@@ -86,7 +86,7 @@ pub(super) fn parent_side() -> Outcome {
     end(&mut report, child)?;
     RootHost.release(page..page + FRAME);
     tried?;
-    for (call, make) in CALLS {
+    for (call, make) in CALLS.iter().chain(CHILD_CALLS).chain(VP_CALLS) {
         report.refuses(
             call,
             "a stale partition id is refused",

@@ -156,7 +156,8 @@ fn guests(images: &Images) -> Result<Vec<(String, Vec<u8>)>> {
         // A guest that takes several machines has a description for each, as `chat-one.toml`.
         for description in &descriptions {
             let name = description.strip_suffix(".toml").unwrap_or_default();
-            if name == guest || name.strip_prefix(guest).is_some_and(|rest| rest.starts_with('-')) {
+            let one_of_several = name.strip_prefix(guest).is_some_and(|rest| rest.starts_with('-'));
+            if name == guest || one_of_several && !GUESTS.contains(&name) {
                 files.push((format!("vms/{description}"), read(&folder.join(description))?));
             }
         }

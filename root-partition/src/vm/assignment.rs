@@ -427,3 +427,6 @@ const fn interrupt(partition: PartitionId, device: DeviceId, vector: u8) -> MapD
         vp_mask: 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,7 @@ impl ConfigSpace for Machine {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::collections::BTreeMap;
 

@@ -113,6 +113,11 @@ impl Cost {
         }
     }
 
+    /// All instructions that were counted.
+    pub fn spent(&self) -> f64 {
+        self.guest.own + self.guest.hypervisor + self.root.own + self.root.hypervisor
+    }
+
     /// Lines for a person, under `title`.
     pub fn text(&self, title: &str) -> String {
         format!("{title}\n{}{}", self.guest.text("guest"), self.root.text("root"))

@@ -50,6 +50,12 @@ pub fn read(vp: &mut Vp) -> Resume {
 pub fn write(vp: &mut Vp) -> Resume {
     let msr = vp.registers.general[RCX] as u32;
     let value = vp.registers.edx_eax();
+    // Written after every message: it does not wait for the others.
+    if msr == hv::EOM && vp.partition.privileges.contains(privilege_of(hv::EOM)) {
+        Synic::end_of_message(vp);
+        vp.advance(Kind::TwoBytes);
+        return Resume::Guest;
+    }
     match set(vp, msr, value) {
         Ok(()) => {
             vp.advance(Kind::TwoBytes);

@@ -124,6 +124,7 @@ impl System for Machine {
             pool_used: pool.in_use * PAGE_SIZE,
             heap_used,
             tasks: executor::task_count(),
+            gpadls: crate::vm::bus::mapping::count(),
             uptime: Duration::from_micros(ticks / TICKS_PER_MICROSECOND),
             unix_time: wall_clock::unix_time(),
             tsc_at_prompt: self.tsc_at_prompt.load(Ordering::Relaxed),

@@ -261,6 +261,7 @@ impl System for FakeSystem {
             pool_used: 8192,
             heap_used: 123_456,
             tasks: 3,
+            gpadls: 2,
             uptime: Duration::from_millis(12_345),
             unix_time: Some(1_795_278_606),
             tsc_at_prompt: 0,

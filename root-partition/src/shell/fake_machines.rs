@@ -39,6 +39,8 @@ pub(crate) struct FakeMachines {
     pub(crate) changes: Mutex<Vec<(PortName, PortChange)>>,
     /// Network cards that were attached.
     pub(crate) cards: Mutex<Vec<NetworkDescription>>,
+    /// Media that were put in drives, or taken out.
+    pub(crate) media: Mutex<Vec<(u8, Option<String>)>>,
 }
 
 const CONSOLE: &[u8] = b"web: up\r\n\x1b[1mready\x1b[m\n";
@@ -114,6 +116,19 @@ impl Machines for FakeMachines {
             0 => Ok(()),
             _ => Err(SystemError::new(alloc::format!("there is no unit {lun}"))),
         }
+    }
+
+    fn insert<'a>(&'a self, name: &'a str, lun: u8, source: &'a str) -> Pending<'a, Result<(), SystemError>> {
+        let result = self.show(name).map(|_| {
+            self.media.lock().push((lun, Some(source.to_string())));
+        });
+        Box::pin(ready(result))
+    }
+
+    fn eject(&self, name: &str, lun: u8) -> Result<(), SystemError> {
+        self.show(name)?;
+        self.media.lock().push((lun, None));
+        Ok(())
     }
 
     fn order<'a>(&'a self, name: &'a str, order: Order) -> Pending<'a, Result<(), SystemError>> {

@@ -221,6 +221,10 @@ pub trait Machines: Networks {
     ) -> Pending<'a, Result<u8, SystemError>>;
     /// Takes a disk away from a running machine.
     fn detach(&self, name: &str, lun: u8) -> Result<(), SystemError>;
+    /// Puts `source` in the DVD drive that is unit `lun` of a running machine, in the place of what is there.
+    fn insert<'a>(&'a self, name: &'a str, lun: u8, source: &'a str) -> Pending<'a, Result<(), SystemError>>;
+    /// Takes out what is in the DVD drive that is unit `lun` of a running machine.
+    fn eject(&self, name: &str, lun: u8) -> Result<(), SystemError>;
     /// What happened to the machine.
     fn log(&self, name: &str) -> Result<Vec<MachineEvent>, SystemError>;
     /// Registers of a VP; those that it does not have are left out.

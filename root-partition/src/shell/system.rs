@@ -192,6 +192,8 @@ pub struct RootInfo {
     pub pool_used: u64,
     /// Tasks that the executor holds.
     pub tasks: u64,
+    /// Lists of guests' pages (GPADLs) that are mapped.
+    pub gpadls: u64,
     /// Time since the root was entered.
     pub uptime: Duration,
     /// Seconds since 1970, UTC, if the machine has a clock.

@@ -323,6 +323,21 @@ impl<H: Host> Machines for Worker<H> {
         self.devices(name)?.storage.detach(lun).map_err(SystemError::new)
     }
 
+    fn insert<'a>(&'a self, name: &'a str, lun: u8, source: &'a str) -> Pending<'a, Result<(), SystemError>> {
+        Box::pin(async move {
+            let devices = self.devices(name)?;
+            devices
+                .storage
+                .insert(lun, source)
+                .await
+                .map_err(SystemError::new)
+        })
+    }
+
+    fn eject(&self, name: &str, lun: u8) -> Result<(), SystemError> {
+        self.devices(name)?.storage.eject(lun).map_err(SystemError::new)
+    }
+
     fn log(&self, name: &str) -> Result<Vec<MachineEvent>, SystemError> {
         let entries = self.get(name)?.log();
         Ok(entries

@@ -5,6 +5,7 @@
 //! | [`assignment`] | physical devices of machines |
 //! | [`bus`] | VMBus: a channel, and its end |
 //! | [`crashes`] | guests that end in every way, and who is not harmed |
+//! | [`faults`] | disks that fail, media that change, guests killed while their disks work |
 //! | [`figures`] | what a child's exits and its start cost, in instructions |
 //! | [`guests`] | the demo guests run to their ends |
 //! | [`isolation`] | memory that is not a child's |
@@ -16,6 +17,7 @@
 mod assignment;
 mod bus;
 mod crashes;
+mod faults;
 mod figures;
 mod guests;
 mod isolation;

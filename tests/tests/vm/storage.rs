@@ -18,7 +18,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// A description of the demo with words on its command line, and its disks.
-fn disk(processors: u32, words: &str, disks: &[&str]) -> String {
+pub(crate) fn disk(processors: u32, words: &str, disks: &[&str]) -> String {
     let disks: String = disks.iter().map(|disk| format!("[[disk]]\n{disk}\n")).collect();
     format!(
         "processors = {processors}\nmemory = \"64MiB\"\nkernel = \"kernels/disk\"\ncommand_line = \"{words}\"\n{disks}"

@@ -161,6 +161,7 @@ impl World {
             pool_free: number(&info, "/pool_free_bytes"),
             pool_used: number(&info, "/pool_used_bytes"),
             tasks: number(&info, "/tasks"),
+            gpadls: number(&info, "/gpadls"),
         })
     }
 
@@ -176,7 +177,7 @@ impl World {
     }
 }
 
-/// Memory of the root, in bytes, and its tasks.
+/// Memory of the root, in bytes, its tasks, and the guests' pages that it has mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Balance {
     free: u64,
@@ -184,4 +185,5 @@ pub(crate) struct Balance {
     pool_free: u64,
     pool_used: u64,
     tasks: u64,
+    gpadls: u64,
 }

@@ -116,6 +116,8 @@ pub static COMMANDS: &[Command] = &[
     command("disk",     "reset",    "Reset a disk's controller; nothing under way is lost",     Later(disk::control::reset)).arguments(&[disk::DISK]),
     command("disk",     "attach",   "Give a running virtual machine one more disk",             Later(disk::machine::attach)).arguments(&[vm::MACHINE, disk::machine::SOURCE]).flags(&[disk::machine::LUN, disk::machine::READ_ONLY, disk::machine::DVD]).json(),
     command("disk",     "detach",   "Take a disk away from a running virtual machine",          Now(disk::machine::detach)).arguments(&[vm::MACHINE, disk::machine::UNIT]),
+    command("disk",     "insert",   "Put a medium in a running virtual machine's DVD drive",    Later(disk::machine::insert)).arguments(&[vm::MACHINE, disk::machine::UNIT, disk::machine::SOURCE]),
+    command("disk",     "eject",    "Take the medium out of a running virtual machine's DVD drive", Now(disk::machine::eject)).arguments(&[vm::MACHINE, disk::machine::UNIT]),
     command("disk",     "bench",    "Measure what reading 4 KiB costs",                         Later(disk::measure::run)).arguments(&[disk::DISK]).json(),
     command("dev",      "list",     "List the PCI devices and their drivers",                   Now(devices::list)).json(),
     command("dev",      "assign",   "Give a virtual machine a device of its own",                Later(devices::assign)).arguments(&[devices::DEVICE, vm::MACHINE]).flags(&[devices::NO_RESET]).json(),

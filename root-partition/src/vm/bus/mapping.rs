@@ -8,11 +8,19 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmbus::protocol::gpadl::{GpaRange, PAGE};
 use vmbus::ring::channel::Rings;
 use vmbus::ring::memory::BadSize;
 use vsp::buffer::{Buffer, Segment};
+
+/// Mappings that there are, of all machines.
+static MAPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lists of guests' pages are mapped, of all machines.
+pub fn count() -> u64 {
+    MAPPED.load(Ordering::Relaxed)
+}
 
 /// A list of the guest's pages, mapped in a row as long as somebody has it. The guest may read and write them at any moment.
 pub struct Mapping {
@@ -30,6 +38,7 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        MAPPED.fetch_sub(1, Ordering::Relaxed);
         self.ended.store(true, Ordering::Release);
         self.signal.raise();
     }
@@ -51,6 +60,7 @@ impl Mapping {
             .collect();
         let user = memory.user();
         let row = calls.map_row(&memory.frames(&pages)?)?;
+        MAPPED.fetch_add(1, Ordering::Relaxed);
         Some(Self {
             row,
             _user: user,

@@ -42,6 +42,12 @@ pub enum StorageError {
     /// There is no such unit.
     #[error("there is no unit {0}")]
     NoUnit(u8),
+    /// Its medium cannot be changed.
+    #[error("unit {0} is a disk, not a DVD drive: 'disk detach' takes it away")]
+    NotADrive(u8),
+    /// There is nothing to take out.
+    #[error("there is nothing in drive {0}")]
+    Empty(u8),
 }
 
 /// The controller.
@@ -73,14 +79,49 @@ impl Storage {
         } else {
             Access::Write
         };
-        let claim = self.registry.claim(&disk.source, &self.machine, access).await?;
-        let id = Uuid::new_v5(&NAMES, format!("{}/{}", self.machine, disk.source).as_bytes());
+        let name = match &disk.source {
+            Some(source) => format!("{}/{source}", self.machine),
+            None => format!("{}/drive {}", self.machine, self.controller.luns().len()),
+        };
+        let id = Uuid::new_v5(&NAMES, name.as_bytes());
         let serial = id.simple().to_string();
-        let unit = match disk.dvd {
-            true => LogicalUnit::optical(Some(claim), id, serial),
-            false => LogicalUnit::disk(claim, id, serial),
+        let unit = match &disk.source {
+            None => LogicalUnit::optical(None, id, serial),
+            Some(source) => {
+                let claim = self.registry.claim(source, &self.machine, access).await?;
+                match disk.dvd {
+                    true => LogicalUnit::optical(Some(claim), id, serial),
+                    false => LogicalUnit::disk(claim, id, serial),
+                }
+            }
         };
         Ok(self.controller.attach(lun, unit)?)
+    }
+
+    /// Puts a medium in a drive, in the place of what is there.
+    pub async fn insert(&self, lun: u8, source: &str) -> Result<(), StorageError> {
+        let drive = self.drive(lun)?;
+        let claim = self.registry.claim(source, &self.machine, Access::Read).await?;
+        drive.change_medium(Some(claim));
+        Ok(())
+    }
+
+    /// Takes the medium out of a drive. It is free for others when the requests that are under way have ended.
+    pub fn eject(&self, lun: u8) -> Result<(), StorageError> {
+        let drive = self.drive(lun)?;
+        if drive.medium().is_none() {
+            return Err(StorageError::Empty(lun));
+        }
+        drive.change_medium(None);
+        Ok(())
+    }
+
+    fn drive(&self, lun: u8) -> Result<Arc<LogicalUnit<Claim>>, StorageError> {
+        let unit = self.controller.unit(lun).ok_or(StorageError::NoUnit(lun))?;
+        match unit.kind() {
+            Kind::Optical => Ok(unit),
+            Kind::Disk => Err(StorageError::NotADrive(lun)),
+        }
     }
 
     /// Takes a disk away from the guest. It is free for others when the requests that are under way have ended.

@@ -11,11 +11,11 @@ const KEYS: &[&str] = &["source", "read_only", "dvd"];
 /// A disk as it was described.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskDescription {
-    /// What is behind it: a name that [`Registry::claim`](crate::disk::Registry::claim) knows.
-    pub source: String,
+    /// What is behind it: a name that [`Registry::claim`](crate::disk::Registry::claim) knows; none is a drive without a medium.
+    pub source: Option<String>,
     /// The guest cannot write it.
     pub read_only: bool,
-    /// It is a medium in a DVD drive.
+    /// It is a DVD drive, and what is behind it the medium.
     pub dvd: bool,
 }
 
@@ -39,17 +39,17 @@ impl Reader<'_> {
             self.known(key.get_ref(), key.span().start, KEYS)?;
         }
         let item = |key| table.get(key).map(|value| Item { key, value });
-        let source = item("source").ok_or_else(|| {
-            self.error(
-                at,
-                "a [[disk]] without source: give one, as in source = \"nvme0\"",
-            )
-        })?;
-        let name = self.text(&source)?;
-        if name.is_empty() {
-            let advice = "give a disk, as in \"nvme0\", \"archive:a.iso\" or \"ram:64MiB\"";
-            return Err(self.bad(&source, advice));
-        }
+        let source = match item("source") {
+            Some(source) => {
+                let name = self.text(&source)?;
+                if name.is_empty() {
+                    let advice = "give a disk, as in \"nvme0\", \"archive:a.iso\" or \"ram:64MiB\"";
+                    return Err(self.bad(&source, advice));
+                }
+                Some(name.to_string())
+            }
+            None => None,
+        };
         let flag = |key| match item(key) {
             Some(item) => match item.value.get_ref().as_bool() {
                 Some(flag) => Ok(Some(flag)),
@@ -58,12 +58,18 @@ impl Reader<'_> {
             None => Ok(None),
         };
         let (read_only, dvd) = (flag("read_only")?, flag("dvd")?.unwrap_or(false));
+        if source.is_none() && !dvd {
+            return Err(self.error(
+                at,
+                "a [[disk]] without source: give one, as in source = \"nvme0\", or dvd = true for an empty drive",
+            ));
+        }
         match (read_only, dvd, item("read_only")) {
             (Some(false), true, Some(item)) => {
                 Err(self.bad(&item, "the medium of a DVD drive is always read-only"))
             }
             _ => Ok(DiskDescription {
-                source: name.to_string(),
+                source,
                 read_only: dvd || read_only.unwrap_or(false),
                 dvd,
             }),

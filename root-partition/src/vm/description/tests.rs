@@ -48,7 +48,7 @@ fn everything_can_be_said() {
     assert_eq!(description.modules, ["a", "b"]);
     assert_eq!(description.devices, ["echo"]);
     let disk = |source: &str, read_only, dvd| DiskDescription {
-        source: source.into(),
+        source: Some(source.into()),
         read_only,
         dvd,
     };
@@ -200,6 +200,18 @@ proptest! {
 }
 
 #[test]
+fn a_drive_may_be_empty() {
+    let text = [LEAST, "[[disk]]\ndvd = true\n"].concat();
+    let description = Description::read("vms/web.toml", text.as_bytes()).unwrap();
+    let drive = DiskDescription {
+        source: None,
+        read_only: true,
+        dvd: true,
+    };
+    assert_eq!(description.disks, [drive]);
+}
+
+#[test]
 fn disks_that_make_no_sense_are_refused() {
     for (lines, message) in [
         (
@@ -208,7 +220,7 @@ fn disks_that_make_no_sense_are_refused() {
         ),
         (
             "[[disk]]",
-            "a [[disk]] without source: give one, as in source = \"nvme0\"",
+            "a [[disk]] without source: give one, as in source = \"nvme0\", or dvd = true for an empty drive",
         ),
         (
             "[[disk]]\nsource = \"\"",

@@ -15,11 +15,16 @@
 //! | `read-only` | writes nothing |
 //! | `channels` | opens as many channels as the host gives |
 //! | `watch` | writes nothing, and says what there is whenever that has changed, for good: `disk: change N` |
+//! | `sweep` | reads all of every disk, says what cannot be read, and goes on behind it: `disk: A:B:C swept: N pieces, M failed` |
+//! | `load` | writes and reads all over the first disk, many requests at once, for good: `disk: load on A:B:C` |
+//! | `media` | says what is in the first DVD drive whenever that has changed, for good: `disk: A:B:C holds …`, `disk: A:B:C is empty` |
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+mod load;
+mod media;
 mod record;
 
 use alloc::sync::Arc;
@@ -50,6 +55,8 @@ const AT_ONCE: usize = 256 << 10;
 enum DiskError {
     #[error("there is no SCSI controller")]
     NoController,
+    #[error("there is no DVD drive")]
+    NoDrive,
     #[error("there is not enough memory")]
     NoMemory,
     #[error(transparent)]
@@ -93,16 +100,22 @@ fn run(bus: &Bus<Kernel>, boot: &BootInfo) -> Result<(), DiskError> {
     if boot.has_option("watch") {
         return watch(bus, &controller);
     }
+    if boot.has_option("media") {
+        return media::watch(bus, &controller);
+    }
     let mut writable = None;
     for found in bus.block_on(controller.scan())? {
         let disk = show(bus, &controller, &found)?;
-        if disk.geometry().read_only {
+        if boot.has_option("sweep") {
+            load::sweep(bus, &disk)?;
+        } else if disk.geometry().read_only {
             checksum(bus, &disk)?;
         } else {
             writable = writable.or(Some(disk));
         }
     }
     match writable.filter(|_| !boot.has_option("read-only")) {
+        Some(disk) if boot.has_option("load") => load::run(bus, disk),
         Some(disk) => write_or_verify(bus, disk, boot),
         None => Ok(()),
     }
@@ -156,6 +169,12 @@ fn show(bus: &Bus<Kernel>, controller: &Arc<Controller>, found: &Found) -> Resul
 
 /// Says what the checksum of all of a disk is.
 fn checksum(bus: &Bus<Kernel>, disk: &Disk) -> Result<(), DiskError> {
+    let sum = checksum_of(bus, disk)?;
+    println!("disk: {} has CRC-32 {sum:08x}", disk.address());
+    Ok(())
+}
+
+fn checksum_of(bus: &Bus<Kernel>, disk: &Disk) -> Result<u32, DiskError> {
     let geometry = disk.geometry();
     let mut sum = Crc32::new();
     let mut copy = vec![0; AT_ONCE];
@@ -171,8 +190,7 @@ fn checksum(bus: &Bus<Kernel>, disk: &Disk) -> Result<(), DiskError> {
         sum.add(bytes);
         block += count;
     }
-    println!("disk: {} has CRC-32 {:08x}", disk.address(), sum.value());
-    Ok(())
+    Ok(sum.value())
 }
 
 /// Writes the pattern, or finds it as it was written before.

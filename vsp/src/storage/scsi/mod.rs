@@ -87,8 +87,14 @@ pub fn execute<D: Disk>(
     luns: impl Fn() -> Vec<u8>,
 ) -> Result<Work<D>, Sense> {
     use Operation::*;
-    // These tell of a unit whatever has happened to it (SPC-4, 5.14).
+    // These tell of a unit whatever has happened to it (SPC-4, 5.14; MMC-6, 4.1.6.1).
     match cdb.operation {
+        GetConfiguration if unit.kind() == Kind::Optical => {
+            return optical::get_configuration(unit, cdb).map(Work::Reply);
+        }
+        GetEventStatus if unit.kind() == Kind::Optical => {
+            return optical::get_event_status(unit, cdb).map(Work::Reply);
+        }
         Inquiry => return inquiry::inquiry(unit, cdb).map(Work::Reply),
         ReportLuns => return report_luns(cdb, &luns()).map(Work::Reply),
         RequestSense => return Ok(Work::Reply(request_sense(unit, cdb))),
@@ -101,8 +107,6 @@ pub fn execute<D: Disk>(
         GetConfiguration | GetEventStatus | ReadToc | ReadDiscInformation if unit.kind() == Kind::Disk => {
             Err(Sense::INVALID_COMMAND)
         }
-        GetConfiguration => optical::get_configuration(unit, cdb).map(Work::Reply),
-        GetEventStatus => optical::get_event_status(unit, cdb).map(Work::Reply),
         ReadToc => optical::read_toc(unit, cdb).map(Work::Reply),
         ReadDiscInformation => optical::read_disc_information(unit, cdb).map(Work::Reply),
         ModeSense6 | ModeSense10 => mode::mode_sense(unit, cdb).map(Work::Reply),

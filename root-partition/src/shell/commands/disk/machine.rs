@@ -1,4 +1,4 @@
-//! `disk attach`, `disk detach`: disks of virtual machines that run.
+//! `disk attach`, `disk detach`, `disk insert`, `disk eject`: disks of virtual machines that run, and media in their drives.
 
 use alloc::{boxed::Box, format, string::ToString};
 
@@ -56,7 +56,7 @@ pub(in super::super) fn attach<'a>(invocation: &'a Invocation<'a>) -> Pending<'a
             None => None,
         };
         let disk = DiskDescription {
-            source: arguments.word(1).unwrap_or_default().to_string(),
+            source: arguments.word(1).map(ToString::to_string),
             read_only: arguments.flag(READ_ONLY.name) || arguments.flag(DVD.name),
             dvd: arguments.flag(DVD.name),
         };
@@ -70,6 +70,24 @@ pub(in super::super) fn attach<'a>(invocation: &'a Invocation<'a>) -> Pending<'a
 pub(in super::super) fn detach(invocation: &Invocation<'_>) -> Outcome {
     let lun = unit(invocation.arguments.word(1).unwrap_or_default())?;
     machines(invocation)?.detach(name(invocation), lun)?;
+    Ok(Report::new())
+}
+
+pub(in super::super) fn insert<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let arguments = invocation.arguments;
+        let lun = unit(arguments.word(1).unwrap_or_default())?;
+        let source = arguments.word(2).unwrap_or_default();
+        machines(invocation)?
+            .insert(name(invocation), lun, source)
+            .await?;
+        Ok(Report::new())
+    })
+}
+
+pub(in super::super) fn eject(invocation: &Invocation<'_>) -> Outcome {
+    let lun = unit(invocation.arguments.word(1).unwrap_or_default())?;
+    machines(invocation)?.eject(name(invocation), lun)?;
     Ok(Report::new())
 }
 

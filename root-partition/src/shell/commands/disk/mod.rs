@@ -5,7 +5,7 @@
 //! | [`check`] | `disk check` |
 //! | [`control`] | `disk create`, `disk delete`, `disk scan`, `disk reset` |
 //! | [`erase`] | `disk erase` |
-//! | [`machine`] | `disk attach`, `disk detach` |
+//! | [`machine`] | `disk attach`, `disk detach`, `disk insert`, `disk eject` |
 //! | [`measure`] | `disk bench` |
 //! | [`pattern`] | what a writing check writes |
 //! | [`show`] | `disk list` |

@@ -85,8 +85,8 @@ fn disks_are_attached_and_detached() {
     );
     let attached = system.machines.attached.lock().pop().unwrap();
     assert_eq!(
-        (attached.source.as_str(), attached.read_only, attached.dvd),
-        ("archive:a.iso", true, true)
+        (attached.source.as_deref(), attached.read_only, attached.dvd),
+        (Some("archive:a.iso"), true, true)
     );
     assert_eq!(run(&system, "disk detach web 0", b"").0, 0);
     assert_eq!(run(&system, "disk detach web 9", b"").0, 1);
@@ -95,6 +95,19 @@ fn disks_are_attached_and_detached() {
         status == 2 && output.contains("give one from 0 to 63"),
         "{status} {output}"
     );
+}
+
+#[test]
+fn media_are_put_in_and_taken_out() {
+    let system = FakeSystem::new();
+    assert_eq!(run(&system, "disk insert web 2 archive:b.iso", b"").0, 0);
+    assert_eq!(run(&system, "disk eject web 2", b"").0, 0);
+    assert_eq!(
+        *system.machines.media.lock(),
+        [(2, Some("archive:b.iso".into())), (2, None)]
+    );
+    assert_eq!(run(&system, "disk eject nobody 2", b"").0, 1);
+    assert_eq!(run(&system, "disk insert web 2", b"").0, 2, "no medium is named");
 }
 
 #[test]

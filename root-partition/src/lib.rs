@@ -32,6 +32,8 @@ pub mod console;
 pub mod disk;
 pub mod drivers;
 pub mod executor;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hypervisor;
 pub mod interrupt;
 pub mod logger;

@@ -1,29 +1,16 @@
-//! CRC-32 (IEEE 802.3), as `crc32` and `gzip -v` compute it; partition tables use it.
+//! CRC-32 (IEEE 802.3), as `crc32` and `gzip -v` compute it, so that contents can be compared anywhere; partition tables use it too.
 
-/// The polynomial, its bits turned round.
-const POLYNOMIAL: u32 = 0xedb8_8320;
+use core::fmt;
+use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
 
-static TABLE: [u32; 256] = table();
+/// Sixteen bytes at once.
+type Width = Table<16>;
 
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut value = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            value = (value >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(value & 1));
-            bit += 1;
-        }
-        table[byte] = value;
-        byte += 1;
-    }
-    table
-}
+static ALGORITHM: Crc<u32, Width> = Crc::<u32, Width>::new(&CRC_32_ISO_HDLC);
 
 /// A checksum that grows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Crc32(u32);
+#[derive(Clone)]
+pub struct Crc32(Digest<'static, u32, Width>);
 
 impl Default for Crc32 {
     fn default() -> Self {
@@ -31,29 +18,31 @@ impl Default for Crc32 {
     }
 }
 
+impl fmt::Debug for Crc32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Crc32({:08x})", self.value())
+    }
+}
+
 impl Crc32 {
     /// That of nothing.
-    pub const fn new() -> Self {
-        Self(!0)
+    pub fn new() -> Self {
+        Self(ALGORITHM.digest())
     }
 
     /// Adds bytes.
     pub fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0 >> 8 ^ TABLE[usize::from(self.0 as u8 ^ byte)];
-        }
+        self.0.update(bytes);
     }
 
     /// Its value.
-    pub const fn value(self) -> u32 {
-        !self.0
+    pub fn value(&self) -> u32 {
+        self.0.clone().finalize()
     }
 
     /// That of `bytes`.
     pub fn of(bytes: &[u8]) -> u32 {
-        let mut sum = Self::new();
-        sum.add(bytes);
-        sum.value()
+        ALGORITHM.checksum(bytes)
     }
 }
 
@@ -65,5 +54,8 @@ mod tests {
     fn it_is_the_one_that_everybody_computes() {
         assert_eq!(Crc32::of(b"123456789"), 0xcbf4_3926);
         assert_eq!(Crc32::of(&[]), 0);
+        let mut parts = Crc32::new();
+        b"123456789".chunks(4).for_each(|part| parts.add(part));
+        assert_eq!(parts.value(), 0xcbf4_3926);
     }
 }

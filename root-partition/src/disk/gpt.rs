@@ -1,20 +1,12 @@
-//! Reading a GUID partition table (UEFI 2.10, 5.3). Everything in it is checked: anybody may have written it.
+//! Reading a GUID partition table (UEFI 2.10, 5.3): [`vsc::partition::table`] checks all that is in it, as anybody may have written it.
 
-use super::crc32::Checksum;
 use crate::memory::dma;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
+use vsc::partition::table::{Table, Unsound};
 use vsp::storage::disk::{Disk, DiskError};
-
-const SIGNATURE: &[u8; 8] = b"EFI PART";
-/// Bytes of a header that are understood.
-const HEADER: usize = 92;
-/// Bytes of an entry that are understood.
-const ENTRY: usize = 128;
-/// Most bytes of a table: 128 entries of 128 bytes are usual, and take 16 KiB.
-const MOST_BYTES: u64 = 256 << 10;
 
 /// A partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,15 +22,17 @@ pub struct Partition {
 /// Why there are no partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TableError {
-    /// There is no table.
-    #[error("there is no GUID partition table on it")]
-    Missing,
-    /// Neither the table nor its copy is sound.
-    #[error("its partition table is damaged: {0}")]
-    Damaged(&'static str),
+    /// There is no table, or neither it nor its copy is sound.
+    #[error(transparent)]
+    Unsound(#[from] Unsound),
     /// The disk could not be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl TableError {
+    /// There is none.
+    pub const MISSING: Self = Self::Unsound(Unsound::Missing);
 }
 
 /// The partitions of `disk`, from the table at its beginning, or else from the copy at its end.
@@ -50,27 +44,27 @@ pub async fn read(disk: &impl Disk) -> Result<Vec<Partition>, TableError> {
     };
     match sectors.checked_sub(1) {
         Some(last) if last > 1 => read_at(disk, last).await.map_err(|second| match first {
-            TableError::Missing => second,
+            TableError::MISSING => second,
             first => first,
         }),
-        _ => Err(TableError::Missing),
+        _ => Err(TableError::MISSING),
     }
 }
 
 async fn read_at(disk: &impl Disk, header_sector: u64) -> Result<Vec<Partition>, TableError> {
     let geometry = disk.geometry();
-    let sector_bytes = u64::from(geometry.sector_size.bytes());
-    let sector = sectors(disk, header_sector, sector_bytes).await?;
-    let header = Header::parse(&sector, header_sector, geometry.sectors)?;
-    let bytes = u64::from(header.entries) * u64::from(header.entry_bytes);
-    let table = sectors(disk, header.first_entry, bytes).await?;
-    let table = table
-        .get(..bytes as usize)
-        .ok_or(TableError::Damaged("it is cut off"))?;
-    if Checksum::of(table) != header.table_checksum {
-        return Err(TableError::Damaged("the entries' checksum is wrong"));
-    }
-    Ok(partitions(table, &header))
+    let sector = sectors(disk, header_sector, geometry.sector_size.bytes().into()).await?;
+    let table = Table::parse(&sector, header_sector, geometry.sectors)?;
+    let mut entries = sectors(disk, table.first_block(), table.bytes()).await?;
+    entries.truncate(table.bytes() as usize);
+    let partitions = table.partitions(&entries)?.into_iter();
+    Ok(partitions
+        .map(|partition| Partition {
+            number: partition.number,
+            sectors: partition.first..partition.first + partition.blocks,
+            name: partition.name,
+        })
+        .collect())
 }
 
 /// At least `bytes` bytes from `sector` on, in whole sectors.
@@ -86,118 +80,19 @@ async fn sectors(disk: &impl Disk, sector: u64, bytes: u64) -> Result<Vec<u8>, T
     Ok(copy)
 }
 
-/// What a header says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Header {
-    usable: (u64, u64),
-    first_entry: u64,
-    entries: u32,
-    entry_bytes: u32,
-    table_checksum: u32,
-}
-
-impl Header {
-    /// Reads the header in `sector`, which lies at `at` of a disk of `sectors` sectors.
-    fn parse(sector: &[u8], at: u64, sectors: u64) -> Result<Self, TableError> {
-        let damaged = TableError::Damaged;
-        if sector.get(..8) != Some(SIGNATURE) {
-            return Err(TableError::Missing);
-        }
-        let length = u32_at(sector, 12) as usize;
-        let header = sector.get(..length).filter(|header| header.len() >= HEADER);
-        let mut header = header.ok_or(damaged("the header's length is wrong"))?.to_vec();
-        let checksum = u32_at(&header, 16);
-        header[16..20].fill(0);
-        if Checksum::of(&header) != checksum {
-            return Err(damaged("the header's checksum is wrong"));
-        }
-        if u64_at(&header, 24) != at {
-            return Err(damaged("the header belongs elsewhere"));
-        }
-        let found = Self {
-            usable: (u64_at(&header, 40), u64_at(&header, 48)),
-            first_entry: u64_at(&header, 72),
-            entries: u32_at(&header, 80),
-            entry_bytes: u32_at(&header, 84),
-            table_checksum: u32_at(&header, 88),
-        };
-        let bytes = u64::from(found.entries) * u64::from(found.entry_bytes);
-        if (found.entry_bytes as usize) < ENTRY || !found.entry_bytes.is_multiple_of(8) {
-            return Err(damaged("the entries' size is wrong"));
-        }
-        if bytes == 0 || bytes > MOST_BYTES {
-            return Err(damaged("the number of entries is wrong"));
-        }
-        if found.usable.0 > found.usable.1 || found.usable.1 >= sectors || found.first_entry < 2 {
-            return Err(damaged("it is for a larger disk"));
-        }
-        Ok(found)
-    }
-}
-
-/// The entries that are in use and make sense: inside the usable sectors, and not over one another.
-fn partitions(table: &[u8], header: &Header) -> Vec<Partition> {
-    let mut found: Vec<Partition> = Vec::new();
-    for (number, entry) in (1..).zip(table.chunks_exact(header.entry_bytes as usize)) {
-        if entry.iter().take(16).all(|&byte| byte == 0) {
-            continue;
-        }
-        let (first, last) = (u64_at(entry, 32), u64_at(entry, 40));
-        if first < header.usable.0 || last > header.usable.1 || first > last {
-            log::warn!("partition {number} lies outside of its disk, and is left out");
-            continue;
-        }
-        let sectors = first..last + 1;
-        let overlaps =
-            |other: &&Partition| other.sectors.start < sectors.end && sectors.start < other.sectors.end;
-        if let Some(other) = found.iter().find(overlaps) {
-            log::warn!(
-                "partition {number} overlaps partition {}, and is left out",
-                other.number
-            );
-            continue;
-        }
-        found.push(Partition {
-            number,
-            sectors,
-            name: name(entry.get(56..ENTRY).unwrap_or_default()),
-        });
-    }
-    found
-}
-
-/// A name in UTF-16, which ends at the first zero.
-fn name(field: &[u8]) -> String {
-    let (pairs, _) = field.as_chunks::<2>();
-    let units = pairs.iter().map(|pair| u16::from_le_bytes(*pair));
-    let characters = char::decode_utf16(units.take_while(|&unit| unit != 0));
-    characters
-        .map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER))
-        .filter(|character| !character.is_control())
-        .collect()
-}
-
-/// The number at `at`, zero where there is none.
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let number = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    number.map_or(0, u32::from_le_bytes)
-}
-
-/// As [`u32_at`].
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let number = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-    number.map_or(0, u64::from_le_bytes)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::disk::ram::RamDisk;
     use crate::shell::fake::block_on;
     use proptest::prelude::*;
+    use vsc::checksum::Crc32;
     use vsp::storage::disk::Durability;
 
     const SECTOR: usize = 512;
+    /// Bytes of a header, and of an entry.
+    const HEADER: usize = 92;
+    const ENTRY: usize = 128;
 
     /// A table for a disk of `sectors` sectors of 512 bytes, as at `at`: one sector of header, 32 of entries.
     pub(crate) fn table(
@@ -216,12 +111,12 @@ pub(super) mod tests {
             }
         }
         let mut header = vec![0; SECTOR];
-        header[..8].copy_from_slice(SIGNATURE);
+        header[..8].copy_from_slice(b"EFI PART");
         header[8..16].copy_from_slice(&[0, 0, 1, 0, 92, 0, 0, 0]);
         for (offset, value) in [(24, at), (40, 34), (48, sectors - 34), (72, entries_at)] {
             header[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
         }
-        for (offset, value) in [(80, 128), (84, ENTRY as u32), (88, Checksum::of(&entries))] {
+        for (offset, value) in [(80, 128), (84, ENTRY as u32), (88, Crc32::of(&entries))] {
             header[offset..offset + 4].copy_from_slice(&u32::to_le_bytes(value));
         }
         seal(&mut header);
@@ -230,7 +125,7 @@ pub(super) mod tests {
 
     fn seal(header: &mut [u8]) {
         header[16..20].fill(0);
-        let sum = Checksum::of(&header[..HEADER]);
+        let sum = Crc32::of(&header[..HEADER]);
         header[16..20].copy_from_slice(&sum.to_le_bytes());
     }
 
@@ -274,7 +169,9 @@ pub(super) mod tests {
         put(&disk, last, &[0; SECTOR]);
         assert_eq!(
             block_on(read(&disk)),
-            Err(TableError::Damaged("the entries' checksum is wrong"))
+            Err(TableError::Unsound(Unsound::Damaged(
+                "the entries' checksum is wrong"
+            )))
         );
     }
 
@@ -283,7 +180,7 @@ pub(super) mod tests {
         for bytes in [1, 1 << 20] {
             assert_eq!(
                 block_on(read(&RamDisk::new(bytes).unwrap())),
-                Err(TableError::Missing)
+                Err(TableError::MISSING)
             );
         }
     }
@@ -316,7 +213,7 @@ pub(super) mod tests {
             let sectors = disk.geometry().sectors;
             let (mut header, mut entries) = table(sectors, 1, 2, &[]);
             entries[..128].copy_from_slice(&entry);
-            let sum = Checksum::of(&entries);
+            let sum = Crc32::of(&entries);
             header[88..92].copy_from_slice(&sum.to_le_bytes());
             header[12..16].copy_from_slice(&length.to_le_bytes());
             header[at..at + 4].copy_from_slice(&value.to_le_bytes()[..4]);

@@ -18,13 +18,11 @@
 //! | [`archive`] | a file of the boot archive as a disk |
 //! | [`ram`] | a disk of memory |
 //! | [`gpt`] | reading a partition table |
-//! | [`crc32`] | the checksum |
 //! | [`start`] | finding the machine's disks |
 //! | [`shell`] | the shell's view |
 //! | [`measure`] | what reading costs |
 
 pub mod archive;
-pub mod crc32;
 pub mod gpt;
 pub mod measure;
 pub mod ram;

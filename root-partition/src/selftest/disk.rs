@@ -1,7 +1,6 @@
 //! A disk whose controller is reset while it works: nothing is lost, nothing is mixed up. The disk is only read.
 
 use super::Outcome;
-use crate::disk::crc32::Checksum;
 use crate::disk::start;
 use crate::drivers::nvme::namespace::Namespace;
 use crate::drivers::nvme::start::PciController;
@@ -14,6 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vsc::checksum::Crc32;
 use vsp::buffer::Buffer;
 use vsp::storage::disk::Disk;
 
@@ -85,7 +85,7 @@ async fn read(
 fn sum(buffer: &Buffer) -> u32 {
     let mut bytes = vec![0; BYTES];
     match buffer.copy_to(0, &mut bytes) {
-        Ok(()) => Checksum::of(&bytes),
+        Ok(()) => Crc32::of(&bytes),
         Err(_) => 0,
     }
 }

@@ -12,6 +12,9 @@ use crate::protocol::offer::{Offer, OfferChannel};
 use crate::protocol::version::Version;
 use hypercall_api::id::VpIndex;
 
+/// Triggers of a monitor page: four groups of 32.
+const TRIGGERS: u8 = 128;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Channel {
     pub(super) offered: OfferedChannel,
@@ -223,6 +226,7 @@ impl Client {
             offer,
             connection: wire.connection,
             dedicated_interrupt: wire.dedicated_interrupt & 1 != 0,
+            monitor: Some(wire.monitor_id).filter(|id| wire.monitor_allocated & 1 != 0 && *id < TRIGGERS),
         };
         let channel = Channel {
             offered: offered.clone(),

@@ -67,4 +67,6 @@ pub struct OfferedChannel {
     pub connection: ConnectionId,
     /// Signals go by `connection` alone; otherwise bit `relid` of the shared interrupt page's upper half is set before.
     pub dedicated_interrupt: bool,
+    /// The host looks at this trigger of the monitor page from child to parent, below 128, and wants no signal.
+    pub monitor: Option<u8>,
 }

@@ -42,7 +42,7 @@ pub struct Settings {
     pub sint: u8,
     /// The shared interrupt page, for hosts that speak no version from 5.0 on.
     pub interrupt_page: Gpa,
-    /// The monitor pages, from parent to child and back; zero: none. Signals go by connections alone in any case.
+    /// The monitor pages, from parent to child and back; zero: none.
     pub monitor_pages: [Gpa; 2],
 }
 

@@ -10,6 +10,7 @@
 //! | [`message`] | the table of channel messages: enum, parser, sizes and versions |
 //! | [`gpadl`] | lists of guest pages, in one message or several |
 //! | [`network`] | the network card |
+//! | [`scsi`] | numbers of SCSI, for storage |
 //! | [`storage`] | the storage device |
 //! | [`integration`] | heartbeat, shutdown, time and key/value exchange |
 
@@ -21,5 +22,6 @@ pub mod integration;
 pub mod message;
 pub mod network;
 pub mod offer;
+pub mod scsi;
 pub mod storage;
 pub mod version;

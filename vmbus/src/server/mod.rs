@@ -6,7 +6,8 @@
 //! held is given up when it goes, by its own word, by a fresh contact or by [`Server::disconnect`]; a guest hears that memory
 //! is its own again only after the owner has let go of it.
 //!
-//! Monitor pages are remembered and never used: no offer of this server asks for monitoring, so a guest signals by its connection.
+//! Monitor pages are remembered, and looked at by nobody: no offer of this server asks for monitoring, so a guest signals by its
+//! connection. Our own client does what a host asks for.
 //!
 //! | file | what it is |
 //! |---|---|

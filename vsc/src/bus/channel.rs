@@ -64,11 +64,20 @@ impl RingPages {
     }
 }
 
+/// Where the flags from the guest to the host begin: the upper half of the interrupt page, the first page of the contact.
+const TO_HOST: usize = PAGE / 2;
+/// Where the trigger groups of the page from child to parent begin, the third page of the contact; each is a word of pending
+/// triggers and a word of armed ones (TLFS, "Monitored Notifications").
+const TRIGGER_GROUPS: usize = 2 * PAGE + 8;
+const TRIGGER_GROUP: usize = 8;
+
 /// An open channel. Dropped, it closes the channel and takes the rings' pages back once the host has let go of them.
 pub struct ChannelHandle<H: Hal> {
     bus: Bus<H>,
     offered: OfferedChannel,
     gpadl: Option<GpadlId>,
+    /// The pages of the contact.
+    contact: Arc<Pages<H>>,
 }
 
 impl<H: Hal> core::fmt::Debug for ChannelHandle<H> {
@@ -97,11 +106,15 @@ impl<H: Hal> Bus<H> {
         // SAFETY: the pages are in a row, live as long as `pages`, and nobody else on this side uses them.
         let rings = unsafe { Rings::new(pages.start(), count, downstream, pages.clone()) };
         let channel = Channel::guest(rings.map_err(vmbus::ring::channel::ChannelError::from)?)?;
-        let offered = self.state().take(relid)?;
+        let (offered, contact) = {
+            let mut state = self.state();
+            (state.take(relid)?, state.contact_pages.clone())
+        };
         let mut handle = ChannelHandle {
             bus: self.clone(),
             offered,
             gpadl: None,
+            contact,
         };
         let numbers = pages.numbers();
         let gpadl = self.ask(|state| state.share(relid, numbers, pages))?;
@@ -156,8 +169,20 @@ impl<H: Hal> ChannelHandle<H> {
         }
     }
 
-    /// Signals the host.
+    /// Signals the host, in the way that its offer asks for.
     pub fn signal(&self) {
+        let shared = self.offered.monitor.is_some() || !self.offered.dedicated_interrupt;
+        // One atomic instruction each; both pages were allocated with the bus, so that the bits are always there.
+        if shared {
+            let _ = self.contact.set_bit(TO_HOST, self.offered.relid.0);
+        }
+        if let Some(trigger) = self.offered.monitor {
+            let group = usize::from(trigger / 32);
+            let _ = self
+                .contact
+                .set_bit(TRIGGER_GROUPS + group * TRIGGER_GROUP, u32::from(trigger % 32));
+            return;
+        }
         let connection = self.offered.connection;
         if let Err(status) = self.bus.0.hal.hypercalls().signal_event(connection, 0) {
             // The device is about to be rescinded, or the host is gone; who waits is told by that.

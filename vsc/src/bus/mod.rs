@@ -25,7 +25,7 @@ pub use state::Interrupt;
 pub use vmbus::protocol::guid::class;
 
 use crate::hal::Hal;
-use crate::memory::Pages;
+use crate::memory::{PAGE, Pages};
 use crate::wait;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -62,9 +62,6 @@ pub enum BusError {
     /// The channel is open already.
     #[error("channel {0} is in use")]
     InUse(Relid),
-    /// The host wants to be signalled through the shared interrupt page, which this library does not do.
-    #[error("channel {0} has no interrupt of its own")]
-    SharedInterrupt(Relid),
     /// The host has refused the rings' pages or the channel.
     #[error("the host refuses: {0}")]
     Refused(Status),
@@ -100,13 +97,12 @@ impl<H: Hal> Bus<H> {
     /// The bus, without contact yet. The running VP is the one that will take the host's messages.
     pub fn new(hal: H) -> Result<Self, BusError> {
         let hal = Arc::new(hal);
-        // Hosts of before 5.0 are told of these; signals go by connections alone, whatever stands in them.
         let pages = Pages::allocate(&hal, 3).ok_or(BusError::NoMemory)?;
         let first = hal.physical(pages.start()).0;
         let settings = Settings {
             target_vp: hal.vp(),
             interrupt_page: Gpa(first),
-            monitor_pages: [Gpa(first + 4096), Gpa(first + 2 * 4096)],
+            monitor_pages: [Gpa(first + PAGE as u64), Gpa(first + 2 * PAGE as u64)],
             ..Settings::default()
         };
         let state = Mutex::new(State::new(settings, pages));

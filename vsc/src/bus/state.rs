@@ -71,8 +71,8 @@ pub(super) struct State<H: Hal> {
     pub(super) waiting: Waiting,
     /// No message can be posted any more.
     pub(super) failed: Option<HvStatus>,
-    /// What the host was told of in the contact message.
-    contact_pages: Option<Pages<H>>,
+    /// What the host was told of in the contact message: the interrupt page, and the monitor pages from parent to child and back.
+    pub(super) contact_pages: Arc<Pages<H>>,
 }
 
 type Effects = Vec<Effect>;
@@ -91,7 +91,7 @@ impl<H: Hal> State<H> {
             again: Vec::new(),
             waiting: Waiting::new(),
             failed: None,
-            contact_pages: Some(contact_pages),
+            contact_pages: Arc::new(contact_pages),
         }
     }
 
@@ -148,9 +148,6 @@ impl<H: Hal> State<H> {
             .ok_or(super::BusError::Gone(relid))?;
         if known.taken {
             return Err(super::BusError::InUse(relid));
-        }
-        if !known.offered.dedicated_interrupt {
-            return Err(super::BusError::SharedInterrupt(relid));
         }
         known.taken = true;
         Ok(known.offered.clone())
@@ -328,6 +325,6 @@ impl<H: Hal> Drop for State<H> {
         core::mem::take(&mut self.lists)
             .into_values()
             .for_each(core::mem::forget);
-        core::mem::forget(self.contact_pages.take());
+        core::mem::forget(self.contact_pages.clone());
     }
 }

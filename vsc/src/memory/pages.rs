@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Pages in a row for the processor and for the host, given back when dropped.
 pub struct Pages<H: Hal> {
@@ -36,6 +37,19 @@ impl<H: Hal> Pages<H> {
     /// Pages.
     pub const fn count(&self) -> usize {
         self.count
+    }
+
+    /// Sets bit `bit`, counted from byte `offset` on, for whoever looks at it; `false` where that is not in the pages.
+    #[must_use]
+    pub fn set_bit(&self, offset: usize, bit: u32) -> bool {
+        let word = offset / 4 + bit as usize / 32;
+        if word >= self.count * PAGE / 4 {
+            return false;
+        }
+        // SAFETY: the word is inside the pages, which are aligned and reached by atomics only where others may write.
+        let word = unsafe { AtomicU32::from_ptr(self.start.as_ptr().cast::<u32>().add(word)) };
+        word.fetch_or(1 << (bit % 32), Ordering::SeqCst);
+        true
     }
 
     /// The pages' numbers.

@@ -4,12 +4,16 @@
 //! | file | what it is |
 //! |---|---|
 //! | `layout` | the structures on the disk |
+//! | [`table`] | what blocks say of a table, without a disk |
 //! | `read` | reading a table, from the disk's beginning or else from its end |
 //! | `create` | putting a table on a disk |
 
 mod create;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod layout;
 mod read;
+pub mod table;
 #[cfg(test)]
 mod tests;
 

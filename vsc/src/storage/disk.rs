@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use spin::Mutex;
+use vmbus::protocol::scsi::vital;
 use vmbus::protocol::storage::DataDirection;
 
 /// Sizes of blocks that are believed.
@@ -253,11 +254,11 @@ async fn capacity(controller: &Controller, address: Address) -> Result<(u64, u32
 /// Most blocks that one command may give up; zero where that is not said.
 async fn limit_of_unmap(controller: &Controller, address: Address) -> u32 {
     let page = |page| controller.ask(address, Cdb::inquiry(Some(page), 64), 64);
-    let understood = page(scsi::BLOCK_PROVISIONING)
+    let understood = page(vital::PROVISIONING)
         .await
         .is_ok_and(|data| scsi::understands_unmap(&data));
     match understood {
-        true => page(scsi::BLOCK_LIMITS)
+        true => page(vital::BLOCK_LIMITS)
             .await
             .map_or(0, |data| scsi::max_unmap(&data)),
         false => 0,

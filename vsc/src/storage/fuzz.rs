@@ -18,6 +18,7 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Waker};
+use vmbus::fuzz::Input;
 use vmbus::protocol::storage::{Operation, Packet, ScsiRequest, ScsiStatus, SrbStatus, Status};
 use vmbus::ring::loopback::{Which, channel};
 use vmbus::ring::{self, PacketFlags, PacketType};
@@ -29,29 +30,6 @@ const RINGS: u16 = 4;
 const ARENA: usize = 64;
 /// Tasks that run at once.
 const TASKS: usize = 12;
-
-/// The bytes of a fuzzer, taken from the front; zeroes when they are used up.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((byte, rest)) => {
-                self.0 = rest;
-                *byte
-            }
-            None => 0,
-        }
-    }
-
-    fn small(&mut self, below: usize) -> usize {
-        usize::from(self.byte()) % below.max(1)
-    }
-
-    fn number(&mut self) -> u32 {
-        u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
-    }
-}
 
 /// Counts the buffers that a queue leaves to it.
 struct Bell(Arc<AtomicUsize>);
@@ -93,7 +71,7 @@ fn allocator(arena: Arc<Buffer>) -> impl Fn(usize) -> Option<Buffer> + Clone + S
 
 /// A host that lies, against a controller and its disks. Returns how many disks were opened all the same.
 pub fn host(data: &[u8]) -> usize {
-    let mut input = Input(data);
+    let mut input = Input::new(data);
     let Ok((guest, host, hand)) = channel(RINGS.into()) else {
         return 0;
     };
@@ -114,18 +92,18 @@ pub fn host(data: &[u8]) -> usize {
         arena,
     };
     let mut tasks: Vec<Task> = Vec::new();
-    while !input.0.is_empty() {
-        match input.small(64) {
+    while !input.is_empty() {
+        match input.index(64) {
             0..6 if tasks.len() < TASKS => {
                 tasks.push(task(&mut input, &controller, &queue, &allocate, &opened))
             }
-            6..8 if !tasks.is_empty() => drop(tasks.swap_remove(input.small(tasks.len()))),
+            6..8 if !tasks.is_empty() => drop(tasks.swap_remove(input.index(tasks.len()))),
             8 => {
-                let which = [Which::FromGuest, Which::FromHost][input.small(2)];
+                let which = [Which::FromGuest, Which::FromHost][input.index(2)];
                 // One time in four, a word of the control page; otherwise bytes of packets.
-                let at = match input.small(4) {
-                    0 => input.small(32),
-                    _ => PAGE + input.number() as usize % PAGE,
+                let at = match input.index(4) {
+                    0 => input.index(32),
+                    _ => PAGE + input.word() as usize % PAGE,
                 };
                 hand.poke(which, at, input.byte());
             }
@@ -157,8 +135,8 @@ fn task(
         target: 0,
         lun: input.byte() & 7,
     };
-    let (block, count) = (u64::from(input.byte()), 1 + input.small(40));
-    match input.small(6) {
+    let (block, count) = (u64::from(input.byte()), 1 + input.index(40));
+    match input.index(6) {
         0 => Box::pin(async move { drop(connect(queue, RingPages::both(RINGS), Box::new(allocate)).await) }),
         1 => Box::pin(async move { drop(controller.scan().await) }),
         2 => Box::pin(async move {
@@ -210,13 +188,13 @@ impl Liar {
         }
         let _ = batch.finish();
         let last = self.asked.len().saturating_sub(1);
-        let which = match input.small(3) {
-            0 => input.small(self.asked.len()),
+        let which = match input.index(3) {
+            0 => input.index(self.asked.len()),
             _ => last,
         };
         let (mut transaction, message, pages) = match self.asked.get(which) {
             Some(asked) => asked.clone(),
-            None => (u64::from(input.number()), Packet::new_zeroed(), Vec::new()),
+            None => (u64::from(input.word()), Packet::new_zeroed(), Vec::new()),
         };
         self.fill(input, &pages);
         let mut answer = Packet::new(Operation::COMPLETE_IO, 0, &message.body);
@@ -224,17 +202,17 @@ impl Liar {
             answer.set_body(&outcome(input, message.body()));
         }
         let (mut kind, mut length) = (PacketType::COMPLETION, size_of::<Packet>());
-        match input.small(60) {
-            0 => answer.status = Status(input.number()),
-            1 => length = input.small(length),
+        match input.index(60) {
+            0 => answer.status = Status(input.word()),
+            1 => length = input.index(length),
             2 => transaction = transaction.wrapping_add(u64::from(input.byte()) << 16),
             3 => transaction = transaction.wrapping_add(u64::from(input.byte())),
             4 => {
                 (kind, transaction) = (PacketType::IN_BAND, 0);
-                answer.operation = Operation(input.small(14) as u32);
+                answer.operation = Operation(input.index(14) as u32);
             }
             5 => kind = PacketType(input.byte().into()),
-            6 => answer.operation = Operation(input.number()),
+            6 => answer.operation = Operation(input.word()),
             7 => answer.body.iter_mut().for_each(|byte| *byte = input.byte()),
             _ => {}
         }
@@ -254,8 +232,8 @@ impl Liar {
             // Twice 16 in a list of units, 512 bytes in a block, 200 blocks, or whatever it is taken for; and then lies.
             let mut bytes = [0; 48];
             (bytes[3], bytes[7], bytes[10]) = (16, 200, 2);
-            for _ in 0..input.small(3) {
-                bytes[input.small(48)] = input.byte();
+            for _ in 0..input.index(3) {
+                bytes[input.index(48)] = input.byte();
             }
             // Somebody's memory, but not the arena's, is not written.
             let _ = self.arena.copy_from(at, &bytes);
@@ -267,10 +245,10 @@ impl Liar {
 fn outcome(input: &mut Input<'_>, mut request: ScsiRequest) -> ScsiRequest {
     request.srb_status = SrbStatus::SUCCESS;
     request.scsi_status = ScsiStatus::GOOD;
-    match input.small(40) {
+    match input.index(40) {
         0 => request.srb_status = SrbStatus(input.byte()),
         1 => request.scsi_status = ScsiStatus(input.byte()),
-        2 => request.transfer_length = input.number(),
+        2 => request.transfer_length = input.word(),
         3 => {
             request.srb_status = SrbStatus::ERROR.with_sense();
             request.sense_length = input.byte();

@@ -1,6 +1,11 @@
 //! Command blocks, and what commands return (SPC-4, SBC-3). What a unit returns is believed as far as it was transferred.
 
 use core::fmt;
+use vmbus::protocol::scsi::vital::{BLOCK_LIMITS, PROVISIONING};
+use vmbus::protocol::scsi::{
+    FORCE_UNIT_ACCESS, READ_CAPACITY_16, SENSE_DESCRIPTOR, SENSE_FIXED, SENSE_VALID, WRITE_CACHE,
+    WRITE_PROTECTED, device_type as types, mode, operation, sense_key,
+};
 use vmbus::protocol::storage::MAX_CDB;
 
 /// A command block and its length.
@@ -9,14 +14,6 @@ pub(super) struct Cdb {
     pub(super) bytes: [u8; MAX_CDB],
     pub(super) length: u8,
 }
-
-/// Force unit access, of reads and writes.
-const FUA: u8 = 1 << 3;
-/// Pages of vital product data.
-pub(super) const BLOCK_LIMITS: u8 = 0xb0;
-pub(super) const BLOCK_PROVISIONING: u8 = 0xb2;
-/// The mode page of the cache.
-const CACHING: u8 = 0x08;
 
 impl Cdb {
     fn new<const N: usize>(bytes: [u8; N]) -> Self {
@@ -30,46 +27,54 @@ impl Cdb {
     }
 
     pub(super) fn test_unit_ready() -> Self {
-        Self::new([0; 6])
+        Self::new([operation::TEST_UNIT_READY, 0, 0, 0, 0, 0])
     }
 
     /// Standard data, or a page of vital product data.
     pub(super) fn inquiry(page: Option<u8>, length: u16) -> Self {
         let [high, low] = length.to_be_bytes();
-        Self::new([0x12, page.is_some().into(), page.unwrap_or(0), high, low, 0])
+        Self::new([
+            operation::INQUIRY,
+            page.is_some().into(),
+            page.unwrap_or(0),
+            high,
+            low,
+            0,
+        ])
     }
 
     pub(super) fn report_luns(length: u32) -> Self {
         let mut bytes = [0; 12];
-        bytes[0] = 0xa0;
+        bytes[0] = operation::REPORT_LUNS;
         bytes[6..10].copy_from_slice(&length.to_be_bytes());
         Self::new(bytes)
     }
 
     pub(super) fn read_capacity_10() -> Self {
         let mut bytes = [0; 10];
-        bytes[0] = 0x25;
+        bytes[0] = operation::READ_CAPACITY_10;
         Self::new(bytes)
     }
 
     pub(super) fn read_capacity_16(length: u32) -> Self {
         let mut bytes = [0; 16];
-        (bytes[0], bytes[1]) = (0x9e, 0x10);
+        (bytes[0], bytes[1]) = (operation::SERVICE_ACTION_IN_16, READ_CAPACITY_16);
         bytes[10..14].copy_from_slice(&length.to_be_bytes());
         Self::new(bytes)
     }
 
     /// The mode page of the cache, without block descriptors.
     pub(super) fn mode_sense_caching(length: u8) -> Self {
-        Self::new([0x1a, 1 << 3, CACHING, 0, length, 0])
+        Self::new([operation::MODE_SENSE_6, 1 << 3, mode::CACHING, 0, length, 0])
     }
 
     pub(super) fn read(block: u64, count: u32) -> Self {
-        Self::transfer([0x28, 0x88], 0, block, count)
+        Self::transfer([operation::READ_10, operation::READ_16], 0, block, count)
     }
 
     pub(super) fn write(block: u64, count: u32, fua: bool) -> Self {
-        Self::transfer([0x2a, 0x8a], if fua { FUA } else { 0 }, block, count)
+        let flags = if fua { FORCE_UNIT_ACCESS } else { 0 };
+        Self::transfer([operation::WRITE_10, operation::WRITE_16], flags, block, count)
     }
 
     /// In 10 bytes where that is enough, else in 16.
@@ -94,13 +99,13 @@ impl Cdb {
     /// All of the disk.
     pub(super) fn synchronize_cache() -> Self {
         let mut bytes = [0; 10];
-        bytes[0] = 0x35;
+        bytes[0] = operation::SYNCHRONIZE_CACHE_10;
         Self::new(bytes)
     }
 
     pub(super) fn unmap(list_length: u16) -> Self {
         let mut bytes = [0; 10];
-        bytes[0] = 0x42;
+        bytes[0] = operation::UNMAP;
         bytes[7..9].copy_from_slice(&list_length.to_be_bytes());
         Self::new(bytes)
     }
@@ -125,9 +130,9 @@ pub struct DeviceType(pub u8);
 
 impl DeviceType {
     /// A disk.
-    pub const DISK: Self = Self(0);
+    pub const DISK: Self = Self(types::DISK);
     /// A CD or DVD drive.
-    pub const DVD: Self = Self(5);
+    pub const DVD: Self = Self(types::OPTICAL);
 }
 
 /// Number of `N` bytes at `offset`.
@@ -169,10 +174,10 @@ pub(super) fn capacity_16(data: &[u8]) -> Option<(u64, u32, bool)> {
 
 /// Whether the medium is write-protected and whether there is a write cache, of what `MODE SENSE(6)` returns.
 pub(super) fn mode_caching(data: &[u8]) -> Option<(bool, bool)> {
-    let (protected, descriptors) = (data.get(2)? & 0x80 != 0, usize::from(*data.get(3)?));
+    let (protected, descriptors) = (data.get(2)? & WRITE_PROTECTED != 0, usize::from(*data.get(3)?));
     let page = data.get(4 + descriptors..).unwrap_or_default();
     let cache = match page {
-        [code, _, flags, ..] if code & 0x3f == CACHING => flags & 1 << 2 != 0,
+        [code, _, flags, ..] if code & 0x3f == mode::CACHING => flags & WRITE_CACHE != 0,
         _ => false,
     };
     Some((protected, cache))
@@ -186,9 +191,9 @@ pub(super) fn max_unmap(data: &[u8]) -> u32 {
     }
 }
 
-/// Whether `UNMAP` is understood, of the page [`BLOCK_PROVISIONING`].
+/// Whether `UNMAP` is understood, of the page [`PROVISIONING`].
 pub(super) fn understands_unmap(data: &[u8]) -> bool {
-    matches!(data, [_, BLOCK_PROVISIONING, _, _, _, flags, ..] if flags & 0x80 != 0)
+    matches!(data, [_, PROVISIONING, _, _, _, flags, ..] if flags & 0x80 != 0)
 }
 
 /// Why a unit refuses a command: sense key, additional code and qualifier.
@@ -206,31 +211,31 @@ pub struct Sense {
 
 impl Sense {
     /// [`key`](Self::key): not ready.
-    pub const NOT_READY: u8 = 2;
+    pub const NOT_READY: u8 = sense_key::NOT_READY;
     /// [`key`](Self::key): the medium is bad.
-    pub const MEDIUM_ERROR: u8 = 3;
+    pub const MEDIUM_ERROR: u8 = sense_key::MEDIUM_ERROR;
     /// [`key`](Self::key): the request makes no sense.
-    pub const ILLEGAL_REQUEST: u8 = 5;
+    pub const ILLEGAL_REQUEST: u8 = sense_key::ILLEGAL_REQUEST;
     /// [`key`](Self::key): something has changed.
-    pub const UNIT_ATTENTION: u8 = 6;
+    pub const UNIT_ATTENTION: u8 = sense_key::UNIT_ATTENTION;
     /// [`key`](Self::key): given up, may be tried again.
-    pub const ABORTED: u8 = 0xb;
+    pub const ABORTED: u8 = sense_key::ABORTED;
 
     /// What sense data say, in the fixed or the descriptor format; `None` if they are none.
     pub fn parse(data: &[u8]) -> Option<Self> {
         let byte = |index: usize| data.get(index).copied().unwrap_or(0);
         let first = *data.first()?;
         match first & 0x7e {
-            0x70 if data.len() >= 3 => {
+            SENSE_FIXED if data.len() >= 3 => {
                 let block = number(data, 3).map(|block| u64::from(u32::from_be_bytes(block)));
                 Some(Self {
                     key: byte(2) & 0xf,
                     code: byte(12),
                     qualifier: byte(13),
-                    block: block.filter(|_| first & 0x80 != 0),
+                    block: block.filter(|_| first & SENSE_VALID != 0),
                 })
             }
-            0x72 if data.len() >= 4 => Some(Self {
+            SENSE_DESCRIPTOR if data.len() >= 4 => Some(Self {
                 key: byte(1) & 0xf,
                 code: byte(2),
                 qualifier: byte(3),

@@ -260,3 +260,50 @@ fn a_host_that_lies_breaks_nothing() {
         }
     }
 }
+
+/// Positions in an offer: the monitor, whether there is one, whether the interrupt is dedicated.
+const MONITOR: usize = 188;
+const HAS_MONITOR: usize = 189;
+const DEDICATED: usize = 190;
+
+/// A machine whose host's offers are changed by `change`, and which way its channel is signalled: hypercalls, the flag in the
+/// interrupt page, triggers in the monitor page.
+fn signalled(change: impl Fn(&mut [u8]) + Send + 'static) -> (usize, bool, [u32; 4]) {
+    let (machine, _) = Machine::new();
+    machine.host().lie = Some(Box::new(move |message| {
+        if message[0] == 1 {
+            change(message);
+        }
+    }));
+    machine.bus.block_on(machine.bus.connect()).unwrap();
+    let (_channel, handle) = open(&machine).unwrap();
+    handle.signal();
+    let relid = handle.offered().relid.0;
+    let (interrupt, monitor) = (machine.contact_page(0), machine.contact_page(2));
+    let flag = interrupt[2048 + relid as usize / 8] >> (relid % 8) & 1 != 0;
+    let group = |index: usize| {
+        let at = 8 + 8 * index;
+        u32::from_le_bytes(monitor[at..at + 4].try_into().unwrap())
+    };
+    let signals = machine.host().signals.len();
+    (signals, flag, [0, 1, 2, 3].map(group))
+}
+
+#[test]
+fn a_channel_with_an_interrupt_of_its_own_is_signalled_by_a_hypercall_alone() {
+    assert_eq!(signalled(|_| {}), (1, false, [0; 4]));
+}
+
+#[test]
+fn a_channel_that_shares_its_interrupt_sets_its_flag_before_the_hypercall() {
+    assert_eq!(signalled(|offer| offer[DEDICATED] = 0), (1, true, [0; 4]));
+}
+
+#[test]
+fn a_host_that_monitors_a_channel_finds_its_trigger_and_gets_no_hypercall() {
+    let monitored = |offer: &mut [u8]| (offer[MONITOR], offer[HAS_MONITOR]) = (37, 1);
+    assert_eq!(signalled(monitored), (0, true, [0, 1 << 5, 0, 0]));
+    // There are 128 triggers: whoever says another is signalled as usual.
+    let beyond = |offer: &mut [u8]| (offer[MONITOR], offer[HAS_MONITOR]) = (128, 1);
+    assert_eq!(signalled(beyond), (1, false, [0; 4]));
+}

@@ -11,6 +11,8 @@
 //! | [`time_sync`] | the wall clock |
 //! | [`key_value`] | what the guest tells of itself |
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod heartbeat;
 pub mod key_value;
 pub mod session;

@@ -17,6 +17,8 @@ pub mod disk;
 pub mod epoch;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod faulty;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod ram;
 pub mod request;
 pub mod scsi;

@@ -135,7 +135,7 @@ pub(super) fn root(invocation: &Invocation<'_>) -> Outcome {
             ("pool_free_bytes", "pool free", Value::Bytes(root.pool_free)),
             ("pool_used_bytes", "pool used", Value::Bytes(root.pool_used)),
             ("tasks", "tasks", Value::Number(root.tasks)),
-            ("gpadls", "GPADLs mapped", Value::Number(root.gpadls)),
+            ("gpadls", "GPADLs", Value::Number(root.gpadls)),
             ("uptime_ns", "uptime", Value::Nanoseconds(uptime)),
             (
                 "time",

@@ -13,7 +13,7 @@ use vmbus::client::{Client, Effect, Event, OfferedChannel, Settings};
 use vmbus::protocol::body::OPEN_USER_DATA;
 use vmbus::protocol::gpadl::GpaRange;
 use vmbus::protocol::guid::class;
-use vmbus::protocol::id::{GpadlId, Relid};
+use vmbus::protocol::id::{GpadlId, Relid, Status};
 use vmbus::ring::channel::Rings;
 use vmbus::ring::{self, PacketFlags, PacketType};
 
@@ -319,5 +319,20 @@ fn a_guest_that_breaks_its_rings_stops_its_channel_alone() {
     let events = guest.ask(|client, out| client.teardown_gpadl(gpadl, out));
     assert_eq!(events, [Event::GpadlTornDown(gpadl)]);
     guest.open(channel.relid, 0);
+    guest.kill();
+}
+
+#[test]
+fn a_socket_that_a_guest_wants_is_refused_as_nobody_listens() {
+    let (mut guest, _) = Guest::connected();
+    let (endpoint, service) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let events = guest.ask(|client, out| client.connect_socket(endpoint, service, out));
+    let status = Status::CONNECTION_REFUSED;
+    let refused = Event::SocketRefused {
+        endpoint,
+        service,
+        status,
+    };
+    assert_eq!(events, [refused]);
     guest.kill();
 }

@@ -6,9 +6,8 @@ use super::sense::Sense;
 use crate::storage::disk::Disk;
 use crate::storage::unit::LogicalUnit;
 use alloc::vec::Vec;
+use vmbus::protocol::scsi::READ_CAPACITY_16;
 
-/// Service action: READ CAPACITY (16).
-const READ_CAPACITY_16: u8 = 0x10;
 /// Blocks can be given up.
 const PROVISIONING: u8 = 0x80;
 

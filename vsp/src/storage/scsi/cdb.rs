@@ -1,10 +1,11 @@
 //! Command descriptor blocks: the commands that we know, and the fields that they share (SPC-4, SBC-3, MMC-6).
 
 use super::sense::Sense;
+use vmbus::protocol::scsi::{FORCE_UNIT_ACCESS, operation};
 use vmbus::protocol::storage::MAX_CDB;
 
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $length:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:ident, $length:literal;)*) => {
         /// The commands.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Operation { $($(#[$doc])* $name,)* }
@@ -13,7 +14,7 @@ macro_rules! operations {
             /// The command of an operation code, and how many bytes such a command has.
             pub const fn decode(code: u8) -> Option<(Self, usize)> {
                 match code {
-                    $($code => Some((Self::$name, $length)),)*
+                    $(operation::$code => Some((Self::$name, $length)),)*
                     _ => None,
                 }
             }
@@ -23,63 +24,63 @@ macro_rules! operations {
 
 operations! {
     /// Is it ready?
-    TestUnitReady = 0x00, 6;
+    TestUnitReady = TEST_UNIT_READY, 6;
     /// Sense data.
-    RequestSense = 0x03, 6;
+    RequestSense = REQUEST_SENSE, 6;
     /// Read.
-    Read6 = 0x08, 6;
+    Read6 = READ_6, 6;
     /// Write.
-    Write6 = 0x0a, 6;
+    Write6 = WRITE_6, 6;
     /// What is it?
-    Inquiry = 0x12, 6;
+    Inquiry = INQUIRY, 6;
     /// Parameters.
-    ModeSense6 = 0x1a, 6;
+    ModeSense6 = MODE_SENSE_6, 6;
     /// Start, stop, load, eject.
-    StartStopUnit = 0x1b, 6;
+    StartStopUnit = START_STOP_UNIT, 6;
     /// May the medium be taken out?
-    PreventAllow = 0x1e, 6;
+    PreventAllow = PREVENT_ALLOW, 6;
     /// How large?
-    ReadCapacity10 = 0x25, 10;
+    ReadCapacity10 = READ_CAPACITY_10, 10;
     /// Read.
-    Read10 = 0x28, 10;
+    Read10 = READ_10, 10;
     /// Write.
-    Write10 = 0x2a, 10;
+    Write10 = WRITE_10, 10;
     /// Check that it can be read.
-    Verify10 = 0x2f, 10;
+    Verify10 = VERIFY_10, 10;
     /// Flush.
-    SynchronizeCache10 = 0x35, 10;
+    SynchronizeCache10 = SYNCHRONIZE_CACHE_10, 10;
     /// Write one block many times.
-    WriteSame10 = 0x41, 10;
+    WriteSame10 = WRITE_SAME_10, 10;
     /// Give up blocks.
-    Unmap = 0x42, 10;
+    Unmap = UNMAP, 10;
     /// Table of contents.
-    ReadToc = 0x43, 10;
+    ReadToc = READ_TOC, 10;
     /// What can the drive do?
-    GetConfiguration = 0x46, 10;
+    GetConfiguration = GET_CONFIGURATION, 10;
     /// What has happened to the drive?
-    GetEventStatus = 0x4a, 10;
+    GetEventStatus = GET_EVENT_STATUS, 10;
     /// What medium is it?
-    ReadDiscInformation = 0x51, 10;
+    ReadDiscInformation = READ_DISC_INFORMATION, 10;
     /// Parameters.
-    ModeSense10 = 0x5a, 10;
+    ModeSense10 = MODE_SENSE_10, 10;
     /// Read.
-    Read16 = 0x88, 16;
+    Read16 = READ_16, 16;
     /// Write.
-    Write16 = 0x8a, 16;
+    Write16 = WRITE_16, 16;
     /// Check that it can be read.
-    Verify16 = 0x8f, 16;
+    Verify16 = VERIFY_16, 16;
     /// Flush.
-    SynchronizeCache16 = 0x91, 16;
+    SynchronizeCache16 = SYNCHRONIZE_CACHE_16, 16;
     /// Write one block many times.
-    WriteSame16 = 0x93, 16;
+    WriteSame16 = WRITE_SAME_16, 16;
     /// How large, among others.
-    ServiceActionIn16 = 0x9e, 16;
+    ServiceActionIn16 = SERVICE_ACTION_IN_16, 16;
     /// Which units are there?
-    ReportLuns = 0xa0, 12;
+    ReportLuns = REPORT_LUNS, 12;
     /// Read.
-    Read12 = 0xa8, 12;
+    Read12 = READ_12, 12;
     /// Write.
-    Write12 = 0xaa, 12;
+    Write12 = WRITE_12, 12;
 }
 
 /// A command.
@@ -99,8 +100,6 @@ pub struct Blocks {
     pub count: u32,
 }
 
-/// Bit of byte 1 of reads and writes: the medium itself.
-const FORCE_UNIT_ACCESS: u8 = 1 << 3;
 /// Bits of byte 1 of reads and writes: protection information, which we do not have.
 const PROTECT: u8 = 7 << 5;
 

@@ -6,6 +6,7 @@ use super::{block, cut};
 use crate::storage::disk::Disk;
 use crate::storage::unit::{Kind, LogicalUnit};
 use alloc::vec::Vec;
+use vmbus::protocol::scsi::{device_type as types, vital};
 
 /// Vendor, by which guests know that this is a disk of a Hyper-V host.
 pub const VENDOR: &[u8; 8] = b"Msft    ";
@@ -14,20 +15,11 @@ pub const REVISION: &[u8; 4] = b"1.0 ";
 
 /// Peripheral qualifier 3 with device type 31: there is no such unit.
 const NO_UNIT: u8 = 0x7f;
-const TYPE_DISK: u8 = 0;
-const TYPE_OPTICAL: u8 = 5;
 const REMOVABLE: u8 = 0x80;
 /// SPC-3.
 const VERSION: u8 = 5;
 const RESPONSE_FORMAT: u8 = 2;
 const COMMAND_QUEUEING: u8 = 2;
-
-const PAGE_LIST: u8 = 0x00;
-const PAGE_SERIAL: u8 = 0x80;
-const PAGE_IDENTIFICATION: u8 = 0x83;
-const PAGE_BLOCK_LIMITS: u8 = 0xb0;
-const PAGE_CHARACTERISTICS: u8 = 0xb1;
-const PAGE_PROVISIONING: u8 = 0xb2;
 
 /// Answers INQUIRY.
 pub(super) fn inquiry<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Vec<u8>, Sense> {
@@ -50,8 +42,8 @@ pub(super) fn missing(cdb: &Cdb) -> Result<Vec<u8>, Sense> {
 
 const fn device_type(kind: Kind) -> u8 {
     match kind {
-        Kind::Disk => TYPE_DISK,
-        Kind::Optical => TYPE_OPTICAL,
+        Kind::Disk => types::DISK,
+        Kind::Optical => types::OPTICAL,
     }
 }
 
@@ -82,25 +74,25 @@ fn standard(first: u8, kind: Kind) -> Vec<u8> {
 
 fn vital_page<D: Disk>(unit: &LogicalUnit<D>, page: u8) -> Result<Vec<u8>, Sense> {
     let body = match (page, unit.kind()) {
-        (PAGE_LIST, Kind::Disk) => alloc::vec![
-            PAGE_LIST,
-            PAGE_SERIAL,
-            PAGE_IDENTIFICATION,
-            PAGE_BLOCK_LIMITS,
-            PAGE_CHARACTERISTICS,
-            PAGE_PROVISIONING
+        (vital::LIST, Kind::Disk) => alloc::vec![
+            vital::LIST,
+            vital::SERIAL,
+            vital::IDENTIFICATION,
+            vital::BLOCK_LIMITS,
+            vital::CHARACTERISTICS,
+            vital::PROVISIONING
         ],
-        (PAGE_LIST, Kind::Optical) => alloc::vec![PAGE_LIST, PAGE_SERIAL, PAGE_IDENTIFICATION],
-        (PAGE_SERIAL, _) => unit
+        (vital::LIST, Kind::Optical) => alloc::vec![vital::LIST, vital::SERIAL, vital::IDENTIFICATION],
+        (vital::SERIAL, _) => unit
             .serial()
             .bytes()
             .filter(u8::is_ascii_graphic)
             .take(64)
             .collect(),
-        (PAGE_IDENTIFICATION, _) => identification(unit),
-        (PAGE_BLOCK_LIMITS, Kind::Disk) => block_limits(unit)?,
-        (PAGE_CHARACTERISTICS, Kind::Disk) => characteristics(),
-        (PAGE_PROVISIONING, Kind::Disk) => provisioning(unit)?,
+        (vital::IDENTIFICATION, _) => identification(unit),
+        (vital::BLOCK_LIMITS, Kind::Disk) => block_limits(unit)?,
+        (vital::CHARACTERISTICS, Kind::Disk) => characteristics(),
+        (vital::PROVISIONING, Kind::Disk) => provisioning(unit)?,
         _ => return Err(Sense::INVALID_FIELD),
     };
     let mut data = alloc::vec![device_type(unit.kind()), page];

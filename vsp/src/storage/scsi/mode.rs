@@ -6,15 +6,10 @@ use super::sense::Sense;
 use crate::storage::disk::{Disk, Geometry};
 use crate::storage::unit::{Kind, LogicalUnit};
 use alloc::vec::Vec;
+use vmbus::protocol::scsi::{WRITE_CACHE, WRITE_PROTECTED, mode};
 
-const PAGE_CACHING: u8 = 0x08;
-const PAGE_CONTROL: u8 = 0x0a;
-const PAGE_CAPABILITIES: u8 = 0x2a;
-const PAGE_ALL: u8 = 0x3f;
-
-const WRITE_PROTECTED: u8 = 0x80;
-const FORCE_UNIT_ACCESS: u8 = 0x10;
-const WRITE_CACHE: u8 = 0x04;
+/// Bit of the parameter: reads and writes may ask for the medium itself.
+const UNDERSTANDS_FUA: u8 = 0x10;
 
 /// Answers MODE SENSE (6) and (10).
 pub(super) fn mode_sense<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Vec<u8>, Sense> {
@@ -30,7 +25,7 @@ pub(super) fn mode_sense<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Ve
     let geometry = unit.medium().map(|disk| disk.geometry());
     let mut pages = Vec::new();
     for &known in pages_of(unit.kind()) {
-        if page == known || page == PAGE_ALL {
+        if page == known || page == mode::ALL {
             let mut body = body(known, geometry);
             if control == CHANGEABLE {
                 body.fill(0);
@@ -46,7 +41,7 @@ pub(super) fn mode_sense<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Ve
         Kind::Optical => 0,
         Kind::Disk => {
             let read_only = geometry.is_none_or(|geometry| geometry.read_only);
-            FORCE_UNIT_ACCESS | if read_only { WRITE_PROTECTED } else { 0 }
+            UNDERSTANDS_FUA | if read_only { WRITE_PROTECTED } else { 0 }
         }
     };
     Ok(if cdb.operation == Operation::ModeSense6 {
@@ -63,22 +58,22 @@ pub(super) fn mode_sense<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Ve
 
 const fn pages_of(kind: Kind) -> &'static [u8] {
     match kind {
-        Kind::Disk => &[PAGE_CACHING, PAGE_CONTROL],
-        Kind::Optical => &[PAGE_CONTROL, PAGE_CAPABILITIES],
+        Kind::Disk => &[mode::CACHING, mode::CONTROL],
+        Kind::Optical => &[mode::CONTROL, mode::CAPABILITIES],
     }
 }
 
 /// A page behind its code and length.
 fn body(page: u8, geometry: Option<Geometry>) -> Vec<u8> {
     match page {
-        PAGE_CACHING => {
+        mode::CACHING => {
             let mut body = alloc::vec![0; 18];
             if geometry.is_some_and(|geometry| geometry.write_cache) {
                 body[0] = WRITE_CACHE;
             }
             body
         }
-        PAGE_CAPABILITIES => {
+        mode::CAPABILITIES => {
             /// Reads CD-R, CD-RW and DVD-ROM.
             const READS: u8 = 0x0b;
             /// A tray that can be locked and ejected.

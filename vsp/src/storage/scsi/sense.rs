@@ -1,14 +1,10 @@
 //! Sense data: why a command was not carried out (SPC-4, 4.5).
 
 use crate::storage::disk::DiskError;
+use vmbus::protocol::scsi::{SENSE_FIXED, SENSE_VALID, sense_key};
 
 /// Bytes of sense data in fixed form.
 pub const SENSE: usize = 18;
-
-/// Response code: current error, fixed form.
-const FIXED: u8 = 0x70;
-/// Flag of the response code: the information field is valid.
-const VALID: u8 = 0x80;
 
 /// A reason: sense key, additional code and its qualifier, and the sector where it happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,46 +16,46 @@ pub struct Sense {
 }
 
 macro_rules! senses {
-    ($($(#[$doc:meta])* $name:ident = $key:literal / $code:literal / $qualifier:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $key:ident / $code:literal / $qualifier:literal;)*) => {
         impl Sense {
-            $($(#[$doc])* pub const $name: Self = Self { key: $key, code: $code, qualifier: $qualifier, block: None };)*
+            $($(#[$doc])* pub const $name: Self = Self { key: sense_key::$key, code: $code, qualifier: $qualifier, block: None };)*
         }
     };
 }
 
 senses! {
     /// Nothing to say.
-    NONE = 0x0 / 0x00 / 0x00;
+    NONE = NONE / 0x00 / 0x00;
     /// There is no medium.
-    NO_MEDIUM = 0x2 / 0x3a / 0x00;
+    NO_MEDIUM = NOT_READY / 0x3a / 0x00;
     /// The medium cannot be written.
-    WRITE_ERROR = 0x3 / 0x0c / 0x00;
+    WRITE_ERROR = MEDIUM_ERROR / 0x0c / 0x00;
     /// The medium cannot be read.
-    READ_ERROR = 0x3 / 0x11 / 0x00;
+    READ_ERROR = MEDIUM_ERROR / 0x11 / 0x00;
     /// The device behind has failed.
-    TARGET_FAILURE = 0x4 / 0x44 / 0x00;
+    TARGET_FAILURE = HARDWARE_ERROR / 0x44 / 0x00;
     /// A length in a list of parameters is wrong.
-    PARAMETER_LENGTH = 0x5 / 0x1a / 0x00;
+    PARAMETER_LENGTH = ILLEGAL_REQUEST / 0x1a / 0x00;
     /// The command is not known.
-    INVALID_COMMAND = 0x5 / 0x20 / 0x00;
+    INVALID_COMMAND = ILLEGAL_REQUEST / 0x20 / 0x00;
     /// The sectors are beyond the end.
-    OUT_OF_RANGE = 0x5 / 0x21 / 0x00;
+    OUT_OF_RANGE = ILLEGAL_REQUEST / 0x21 / 0x00;
     /// A field of the command has a wrong value.
-    INVALID_FIELD = 0x5 / 0x24 / 0x00;
+    INVALID_FIELD = ILLEGAL_REQUEST / 0x24 / 0x00;
     /// There is no such unit.
-    NO_UNIT = 0x5 / 0x25 / 0x00;
+    NO_UNIT = ILLEGAL_REQUEST / 0x25 / 0x00;
     /// The medium may not be taken out.
-    REMOVAL_PREVENTED = 0x5 / 0x53 / 0x02;
+    REMOVAL_PREVENTED = ILLEGAL_REQUEST / 0x53 / 0x02;
     /// There may be another medium.
-    MEDIUM_CHANGED = 0x6 / 0x28 / 0x00;
+    MEDIUM_CHANGED = UNIT_ATTENTION / 0x28 / 0x00;
     /// There was a reset.
-    RESET = 0x6 / 0x29 / 0x00;
+    RESET = UNIT_ATTENTION / 0x29 / 0x00;
     /// The capacity is another.
-    CAPACITY_CHANGED = 0x6 / 0x2a / 0x09;
+    CAPACITY_CHANGED = UNIT_ATTENTION / 0x2a / 0x09;
     /// It must not be written.
-    WRITE_PROTECTED = 0x7 / 0x27 / 0x00;
+    WRITE_PROTECTED = DATA_PROTECT / 0x27 / 0x00;
     /// What is behind is full.
-    SPACE_ALLOCATION = 0x7 / 0x27 / 0x07;
+    SPACE_ALLOCATION = DATA_PROTECT / 0x27 / 0x07;
 }
 
 impl Sense {
@@ -90,14 +86,14 @@ impl Sense {
     /// The data in fixed form.
     pub fn encode(&self) -> [u8; SENSE] {
         let mut data = [0; SENSE];
-        data[0] = FIXED;
+        data[0] = SENSE_FIXED;
         data[2] = self.key;
         data[7] = (SENSE - 8) as u8;
         data[12] = self.code;
         data[13] = self.qualifier;
         // The field has 32 bits; a block that does not fit is not told.
         if let Some(block) = self.block.and_then(|block| u32::try_from(block).ok()) {
-            data[0] |= VALID;
+            data[0] |= SENSE_VALID;
             data[3..7].copy_from_slice(&block.to_be_bytes());
         }
         data

@@ -5,7 +5,6 @@ use core::ops::Range;
 use vsp::storage::disk::DiskError;
 
 use super::{confirmed, disks, name, pattern, walk::Walk};
-use crate::disk::crc32::Checksum;
 use crate::shell::{
     commands::{Invocation, Outcome, arguments::Flag},
     disks::{DiskInfo, OpenDisk, Purpose},
@@ -13,6 +12,7 @@ use crate::shell::{
     status::Failure,
     system::{Pending, SystemError},
 };
+use vsc::checksum::Crc32;
 
 pub(in super::super) const CHECKSUM: Flag = Flag {
     name: "--checksum",
@@ -44,7 +44,7 @@ pub(in super::super) fn run<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, O
             write(&mut walk, &*disk, &info, &mut findings).await?;
         }
         let mut walk = Walk::new(invocation, "disk check", &info);
-        let mut checksum = invocation.arguments.flag(CHECKSUM.name).then(Checksum::new);
+        let mut checksum = invocation.arguments.flag(CHECKSUM.name).then(Crc32::new);
         let mut read = 0;
         let mut bytes = Vec::new();
         while let Some(piece) = walk.next() {
@@ -166,7 +166,7 @@ fn report(
     disk: &DiskInfo,
     read: u64,
     findings: &Findings,
-    checksum: Option<Checksum>,
+    checksum: Option<Crc32>,
     walk: &Walk<'_>,
 ) -> Report {
     let mut report = Report::new();

@@ -22,6 +22,12 @@ pub(in super::super) const SOURCE: Argument = Argument {
     values: Some(|system| system.disks().map(|disks| disks.names()).unwrap_or_default()),
 };
 
+pub(in super::super) const MEDIUM: Argument = Argument {
+    name: "DISK",
+    help: "The medium, read-only: archive:FILE, nvme0p1",
+    ..SOURCE
+};
+
 pub(in super::super) const UNIT: Argument = Argument {
     name: "LUN",
     help: "The disk's number, as 'vm show' tells it",

@@ -1,7 +1,7 @@
 use super::super::super::fake::{FakeSystem, FakeTerminal, block_on};
 use super::super::super::session::Session;
-use crate::disk::crc32::Checksum;
 use alloc::boxed::Box;
+use vsc::checksum::Crc32;
 use vsp::storage::disk::DiskError;
 
 /// Runs one line; returns status and output.
@@ -32,7 +32,7 @@ fn disks_are_listed_with_their_users_and_counters() {
 fn a_check_reads_all_of_it() {
     let system = FakeSystem::new();
     let (status, output) = run(&system, "disk check nvme0 --checksum");
-    let sum = Checksum::of(&system.disks.medium.lock().bytes);
+    let sum = Crc32::of(&system.disks.medium.lock().bytes);
     assert_eq!(status, 0);
     assert!(
         output.contains("read         3.0 MiB\nbad sectors  0\n"),

@@ -6,7 +6,7 @@ use super::ram::RamDisk;
 use crate::buffer::{self, Buffer};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
 use core::ops::Range;
 use core::task::{Poll, Waker};
 use spin::Mutex;
@@ -154,5 +154,32 @@ impl Disk for FaultyDisk {
     async fn discard(&self, sector: u64, count: u64) -> Result<(), DiskError> {
         self.begin().await?;
         self.cache.discard(sector, count).await
+    }
+}
+
+impl Disk for Arc<FaultyDisk> {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn read(&self, sector: u64, buffer: &Arc<Buffer>) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).read(sector, buffer)
+    }
+
+    fn write(
+        &self,
+        sector: u64,
+        buffer: &Arc<Buffer>,
+        durability: Durability,
+    ) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).write(sector, buffer, durability)
+    }
+
+    fn flush(&self) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).flush()
+    }
+
+    fn discard(&self, sector: u64, count: u64) -> impl Future<Output = Result<(), DiskError>> + Send {
+        (**self).discard(sector, count)
     }
 }

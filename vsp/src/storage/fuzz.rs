@@ -61,8 +61,17 @@ impl Link for Bus {
     }
 }
 
-fn unit(optical: bool) -> LogicalUnit<FaultyDisk> {
-    let disk = FaultyDisk::new(64, SectorSize::Bytes512);
+/// The disks' own type is shared, so that the fuzzer keeps a hand in each.
+type Shared = Arc<FaultyDisk>;
+
+fn disk(disks: &mut Vec<Shared>) -> Shared {
+    let disk = Arc::new(FaultyDisk::new(64, SectorSize::Bytes512));
+    disks.push(disk.clone());
+    disk
+}
+
+fn unit(optical: bool, disks: &mut Vec<Shared>) -> LogicalUnit<Shared> {
+    let disk = disk(disks);
     match optical {
         true => LogicalUnit::optical(Some(disk), Uuid::nil(), String::from("drive")),
         false => LogicalUnit::disk(disk, Uuid::nil(), String::from("disk")),
@@ -73,8 +82,10 @@ fn unit(optical: bool) -> LogicalUnit<FaultyDisk> {
 pub fn guest(data: &[u8]) -> usize {
     let mut input = Input::new(data);
     let controller = Controller::new(2);
+    // Every disk that there was, as those that a guest ejects may hold requests.
+    let mut disks = Vec::new();
     for optical in [false, false, true] {
-        let _ = controller.attach(None, unit(optical));
+        let _ = controller.attach(None, unit(optical, &mut disks));
     }
     let bus = Bus {
         ram: buffer::owned(RAM * PAGE),
@@ -89,7 +100,7 @@ pub fn guest(data: &[u8]) -> usize {
     let (mut next, mut broken) = (1_u64, false);
     while !input.is_empty() && !broken {
         match input.small(16) {
-            0 => operator(&controller, &mut input),
+            0 => operator(&controller, &mut disks, &mut input),
             // One case in a few breaks the ring.
             1 if input.small(16) == 0 => hand.poke(Which::FromGuest, input.index(16), input.byte()),
             _ => {
@@ -103,9 +114,7 @@ pub fn guest(data: &[u8]) -> usize {
         answers += drain(&mut rings, &mut wanted);
     }
     // Whatever stood still goes on, and then nothing is left without an answer.
-    for (_, unit) in controller.units() {
-        unit.medium().inspect(|disk| disk.set_held(false));
-    }
+    disks.iter().for_each(|disk| disk.set_held(false));
     for _ in 0..40 {
         if broken {
             break;
@@ -158,14 +167,14 @@ fn drain(rings: &mut ring::Channel, wanted: &mut Vec<u64>) -> usize {
 }
 
 /// What happens to the disks.
-fn operator(controller: &Controller<FaultyDisk>, input: &mut Input<'_>) {
+fn operator(controller: &Controller<Shared>, disks: &mut Vec<Shared>, input: &mut Input<'_>) {
     let lun = input.small(4) as u8;
     let Some(unit) = controller.unit(lun) else {
-        let _ = controller.attach(Some(lun), unit(lun == 2));
+        let _ = controller.attach(Some(lun), unit(lun == 2, disks));
         return;
     };
     let Some(disk) = unit.medium() else {
-        unit.change_medium(Some(FaultyDisk::new(64, SectorSize::Bytes512)));
+        unit.change_medium(Some(disk(disks)));
         return;
     };
     match input.small(8) {
@@ -177,15 +186,8 @@ fn operator(controller: &Controller<FaultyDisk>, input: &mut Input<'_>) {
         3 => disk.set_unwilling(Some([DiskError::Full, DiskError::ReadOnly][input.index(2)])),
         4 => disk.set_broken(None),
         5 => disk.set_held(true),
-        6 => {
-            // Requests that it holds go on, or nobody would ever answer them.
-            disk.set_held(false);
-            drop(unit.change_medium(None));
-        }
-        _ => {
-            disk.set_held(false);
-            controller.detach(lun);
-        }
+        6 => drop(unit.change_medium(None)),
+        _ => drop(controller.detach(lun)),
     }
 }
 

@@ -51,9 +51,9 @@ impl Link for Bus {
 
     fn signal(&self) {}
 
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Arc<Buffer>> {
+    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer> {
         let pieces = pieces.into_iter().map(|(gpa, length)| (gpa as usize, length));
-        self.ram.parts(pieces).map(Arc::new)
+        self.ram.parts(pieces)
     }
 
     fn offer_sub_channels(&self, count: u16) -> u16 {

@@ -221,8 +221,8 @@ const CHILD_CALLS: &[(&str, Make)] = &[
     }),
     ("HvCallDeletePartition", |id, _| hypercalls().delete_partition(id)),
     ("HvCallCreateVp", |id, vp| hypercalls().create_vp(id, vp)),
-    // SAFETY: the call is refused for its partition.
     ("HvCallMapGpaPages", |id, _| {
+        // SAFETY: the call is refused for its partition.
         Ok(unsafe { hypercalls().map_gpa_pages(id, Gpfn(0), MapGpaFlags::RAM, &[Gpfn(0)]) }?)
     }),
     ("HvCallUnmapGpaPages", |id, _| {
@@ -255,8 +255,8 @@ const CALLS: &[(&str, Make)] = &[
     ("HvCallWithdrawMemory", |id, _| {
         hypercalls().withdraw_memory(id, &mut [Gpfn(0)]).map(drop)
     }),
-    // SAFETY: the call is refused for its partition.
     ("HvCallDepositMemory", |id, _| {
+        // SAFETY: the call is refused for its partition.
         Ok(unsafe { hypercalls().deposit_memory(id, &[Gpfn(0)]) }?)
     }),
     ("HvCallCreatePort", |id, _| {
@@ -411,8 +411,8 @@ fn memory(report: &mut Report, child: PartitionId, page: u64) -> Result<(), Stri
     let calls = hypercalls();
     let invalid = HvStatus::INVALID_PARAMETER;
     let source = [Gpfn(page / FRAME)];
-    // SAFETY: the page is this test's.
     let map = |target, flags, source: &[Gpfn]| -> Result<(), HvStatus> {
+        // SAFETY: the page is this test's.
         Ok(unsafe { calls.map_gpa_pages(child, target, flags, source) }?)
     };
     with_deposits(&RootHost, child, || map(Gpfn(16), MapGpaFlags::RAM, &source)).map_err(text)?;

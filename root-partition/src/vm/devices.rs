@@ -40,12 +40,14 @@ const BEATS_A_QUESTION: u64 = 5;
 /// A clock that a guest is told: `None` while there is none to tell.
 type Clock = Box<dyn FnMut() -> Moment + Send>;
 
+/// A network card, and what is on the bus for it.
+type Plugged = (Arc<Card>, Arc<dyn Device>);
+
 /// The devices of one machine.
 pub struct Devices {
     /// Its disks.
     pub storage: Arc<Storage>,
-    /// Its network cards, and what is on the bus for each.
-    networks: Mutex<Vec<(Arc<Card>, Arc<dyn Device>)>>,
+    networks: Mutex<Vec<Plugged>>,
     heartbeat: Arc<Integration<Heartbeat>>,
     shutdown: Arc<Integration<Shutdown>>,
     key_value: Arc<Integration<KeyValue>>,

@@ -195,9 +195,9 @@ fn a_full_ring_refuses_and_goes_on_once_the_card_has_sent() {
         count += 1;
     }
     assert_eq!((count, card.counters.no_room.load(Ordering::Relaxed)), (127, 1));
-    assert_eq!(card.progress().0, true);
+    assert!(card.progress().0);
     assert_eq!(card.hardware.send(), vec![bytes.clone(); 127]);
-    assert_eq!(card.progress().0, false);
+    assert!(!card.progress().0);
     assert!(card.send(&Frame::of_bytes(&bytes), None, false).is_ok());
 }
 
@@ -221,7 +221,7 @@ fn a_card_that_stopped_is_reset_and_works_again() {
     now(card.restart()).unwrap();
     assert!(received(&card).is_empty());
     card.send(&Frame::of_bytes(&bytes), None, false).unwrap();
-    assert_eq!(card.hardware.send(), [bytes.clone()]);
+    assert_eq!(card.hardware.send(), core::slice::from_ref(&bytes));
     assert!(card.hardware.receive(&bytes, 0));
     assert_eq!(received(&card).len(), 1);
     card.hardware.break_down(Fault::Gone);

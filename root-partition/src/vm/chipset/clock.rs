@@ -91,7 +91,7 @@ impl Time {
 
 /// Two decimal digits.
 fn digits(number: u64) -> u8 {
-    ((number / 10 % 10) << 4 | number % 10) as u8
+    (((number / 10 % 10) << 4) | (number % 10)) as u8
 }
 
 #[cfg(test)]

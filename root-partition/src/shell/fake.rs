@@ -29,7 +29,9 @@ use super::{
     disks::Disks,
     fake_disks::FakeDisks,
     fake_machines::FakeMachines,
+    fake_network::FakeNetwork,
     machines::Machines,
+    network::RootNetwork,
     system::{
         LogText, Measurement, Named, PciDevice, Pending, RootInfo, Selftest, Statistics, System, SystemError,
     },
@@ -340,6 +342,10 @@ impl System for FakeSystem {
 
     fn disks(&self) -> Option<&dyn Disks> {
         Some(&self.disks)
+    }
+
+    fn network(&self) -> Option<&dyn RootNetwork> {
+        Some(&FakeNetwork)
     }
 
     fn poll_notice(&self, _: &mut Context<'_>) -> Poll<String> {

@@ -40,4 +40,6 @@ mod fake_disks;
 #[cfg(test)]
 mod fake_machines;
 #[cfg(test)]
+mod fake_network;
+#[cfg(test)]
 mod fake_switches;

@@ -419,9 +419,9 @@ mod commands {
     fn dev_list_names_classes_and_drivers() {
         assert_eq!(
             ok("dev list"),
-            "ADDRESS       CLASS            ID         DRIVER\n\
-             0000:00:00.0  Host bridge      8086:29c0  -\n\
-             0000:00:02.0  NVMe controller  1b36:0010  nvme\n"
+            "ADDRESS       CLASS            ID         DRIVER  MACHINE\n\
+             0000:00:00.0  Host bridge      8086:29c0  -       -\n\
+             0000:00:02.0  NVMe controller  1b36:0010  nvme    -\n"
         );
         assert_eq!(json("dev list --json")["devices"][1]["driver"], "nvme");
     }

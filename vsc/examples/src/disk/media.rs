@@ -3,7 +3,6 @@
 use super::{DiskError, checksum_of};
 use alloc::sync::Arc;
 use core::future::pending;
-use vsc::block::BlockDevice;
 use vsc::bus::Bus;
 use vsc::storage::{Controller, DeviceType, Disk};
 use vsc_runtime::hal::Kernel;

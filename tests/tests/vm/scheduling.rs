@@ -133,6 +133,8 @@ fn processors_that_are_all_busy_share_the_machines_evenly() -> Result<()> {
     for ended in [["a", "b"], ["a", "c"], ["b", "c"]] {
         for name in ended {
             world.text(&format!("vm kill {name}"))?;
+            // With its console, whose text would be taken for that of the next start.
+            world.text(&format!("vm delete {name}"))?;
         }
         let left: Vec<&str> = names.into_iter().filter(|name| !ended.contains(name)).collect();
         // A look at the others comes every 100 ms at the latest.
@@ -144,10 +146,7 @@ fn processors_that_are_all_busy_share_the_machines_evenly() -> Result<()> {
             *most as f64 / *least as f64 <= 2.0,
             "without {ended:?}: {left:?} had {run:?}"
         );
-        for name in ended {
-            world.text(&format!("vm start {name}"))?;
-            world.wait_said(name, "hello: stuck\n")?;
-        }
+        spinning(&mut world, &ended)?;
     }
     Ok(())
 }

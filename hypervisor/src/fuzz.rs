@@ -102,6 +102,7 @@ impl Guest {
                 self.successes = left;
                 Ok(())
             }
+            None if self.refusal == HvStatus::SUCCESS => Ok(()),
             None => Err(self.refusal),
         }
     }

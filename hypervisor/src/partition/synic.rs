@@ -390,7 +390,7 @@ impl Synic {
     /// Delivers what waits for the VP's message slots: messages at ports, intercepts of children.
     pub fn deliver_waiting(vp: &mut Vp) {
         port::deliver_waiting(vp.partition, vp.shared);
-        if vp.partition.is_root() && vp.shared.index == FAULTS_VP && fault::has_news() {
+        if fault::has_news() && vp.shared.index == FAULTS_VP && vp.partition.is_root() {
             let origin = vp.partition.id.0;
             if Self::deliver(vp, INTERCEPT_SINT, MessageType::PARTITA_DMA_FAULT, origin, &[]) {
                 fault::told();

@@ -77,7 +77,7 @@ fn ensure_mark(world: &mut World, guest: &str, name: &str, wanted: &str) -> Resu
 }
 
 #[test]
-#[ignore = "seen to pass but for its own faults, which are mended; not run again since, for want of time"]
+#[ignore = "not seen to pass: an upload once read another checksum, and a later run fell silent; neither is explained"]
 fn two_guests_see_their_offloads_and_queues_and_copy_files_to_each_other_at_any_mtu() -> Result<()> {
     let pair = Pair {
         processors: 2,

@@ -1,6 +1,5 @@
-//! The driver of network cards: against the provider of this project, and against hosts that lie.
+//! The driver of network cards: against the provider of this project. Hosts that lie are in `vsc::network::fuzz`.
 
 mod card;
-mod liar;
 mod stack;
 mod world;

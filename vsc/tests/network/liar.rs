@@ -1,1 +1,0 @@
-//! Hosts that lie in one thing each; `vsc::network::fuzz` has those that lie in all.

@@ -80,7 +80,7 @@ impl Layout {
             put16(head, self.ip + 4, length.saturating_sub(self.ip + 40) as u16);
         } else {
             put16(head, self.ip + 2, (length - self.ip.min(length)) as u16);
-            self.fill_ip(head);
+            fill_ipv4(head);
         }
     }
 
@@ -101,14 +101,6 @@ impl Layout {
         }
     }
 
-    /// Fills in the checksum of an IPv4 header.
-    pub fn fill_ip(&self, head: &mut [u8]) {
-        if !self.ipv6 {
-            put16(head, self.ip + 10, 0);
-            let sum = head.get(self.ip..self.transport).map_or(0, sum);
-            put16(head, self.ip + 10, !fold(sum));
-        }
-    }
 
     /// The sum of the pseudo header of a packet with `length` bytes behind the IP header.
     fn pseudo(&self, head: &[u8], length: usize) -> u64 {
@@ -120,6 +112,25 @@ impl Layout {
             let [a, b, c, d] = (length as u32).to_be_bytes();
             u64::from(u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, d]))
         }
+    }
+}
+
+/// Fills in the checksum of the IPv4 header, whatever the packet is; other frames are left alone.
+pub fn fill_ipv4(head: &mut [u8]) {
+    let Some(header) = FrameHeader::read(head, None).filter(|header| header.ethertype == ETHERTYPE_IPV4)
+    else {
+        return;
+    };
+    let length = head
+        .get(header.payload)
+        .map_or(0, |byte| usize::from(byte & 0xf) * 4);
+    let checksum = header.payload + 10;
+    if length >= 20 && header.payload + length <= head.len() {
+        put16(head, checksum, 0);
+        let sum = head
+            .get(header.payload..header.payload + length)
+            .map_or(0, sum);
+        put16(head, checksum, !fold(sum));
     }
 }
 
@@ -252,9 +263,9 @@ pub fn pieces(
         None => {
             let mut piece = whole;
             if frame.checksum.has(SendChecksum::IP_HEADER)
-                && let Some(layout) = Layout::read(piece.head())
+                && let Some(head) = piece.head.get_mut(..head_length)
             {
-                layout.fill_ip(&mut piece.head);
+                fill_ipv4(head);
             }
             each(piece);
             Ok(())
@@ -460,6 +471,23 @@ pub(super) mod tests {
             complete(&frame, Some(0x2005), false, |bytes| seen = bytes.to_vec()).unwrap();
             prop_assert_eq!(seen.splice(12..16, []).collect::<Vec<_>>(), [0x81, 0, 0x20, 5]);
             prop_assert!(checksums_hold(&seen));
+        }
+
+        #[test]
+        fn the_sum_of_an_ip_header_is_filled_in_whatever_the_packet_is(protocol: u8, fragment: u16, tagged: bool) {
+            let mut bytes = tcp(false, &[]);
+            (bytes[23], bytes[24], bytes[25]) = (protocol, 0xee, 0xee);
+            put16(&mut bytes, 20, fragment);
+            if tagged {
+                bytes.splice(12..12, [0x81, 0, 0x20, 5]);
+            }
+            let mut frame = Frame::of_bytes(&bytes);
+            frame.checksum = SendChecksum::new(SendChecksum::IP_HEADER, 0);
+            let mut seen = Vec::new();
+            complete(&frame, None, false, |bytes| seen = bytes.to_vec()).unwrap();
+            let header = if tagged { 18 } else { 14 };
+            prop_assert_eq!(fold(sum(&seen[header..header + 20])), 0xffff);
+            prop_assert_eq!(&seen[header + 20..], &bytes[header + 20..]);
         }
 
         #[test]

@@ -3,6 +3,7 @@
 
 pub mod debugger;
 pub mod image;
+pub mod outside;
 
 use std::ops::Deref;
 use std::thread;

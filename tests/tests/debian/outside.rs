@@ -1,11 +1,11 @@
 //! A guest's way to the outside and back: the root's uplink, its gateway, its port forwards.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tests::outside::{connect, fetch, free_port};
 use tests::{number, row};
 use xtask::Forward;
 
@@ -13,8 +13,6 @@ use crate::world::{Guest, World, complaints};
 
 /// Bytes that cross.
 const BYTES: usize = 4 << 20;
-/// How long one connection may take: the machine is emulated on a busy host.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Bytes that look random, the same for the same seed.
 fn noise(mut seed: u64) -> Vec<u8> {
@@ -38,28 +36,6 @@ fn serve(bytes: Vec<u8>) -> Result<u16> {
         }
     });
     Ok(port)
-}
-
-/// A port of this host that nobody has.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-fn connect(port: u16) -> Result<TcpStream> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// What a web server of the machine sends for `path`.
-fn fetch(port: u16, path: &str) -> Result<Vec<u8>> {
-    let mut stream = connect(port)?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    Ok(answer.split_off(end.context("there is no answer")? + 4))
 }
 
 /// One conversation with a shell of the guest.

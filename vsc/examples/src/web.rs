@@ -141,7 +141,8 @@ impl Browser {
             }
             self.answer = answer(&self.request, page);
             answered = self.answer.is_some();
-            if self.answer.is_none() && !socket.may_recv() {
+            // The browser has hung up. Before it is connected nothing may be received either, but nothing sent.
+            if self.answer.is_none() && socket.may_send() && !socket.may_recv() {
                 socket.close();
             }
         }

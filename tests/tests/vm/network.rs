@@ -122,7 +122,10 @@ fn a_guest_with_an_address_by_dhcp_answers_requests_from_the_outside() -> Result
         );
     }
     let said = world.console_of("web")?;
-    ensure!(said.contains(&format!("web: address {address}/24 by DHCP")), "{said}");
+    ensure!(
+        said.contains(&format!("web: address {address}/24 by DHCP")),
+        "{said}"
+    );
     let gateway = world.json("net gateway")?;
     for reason in ["malformed", "fragment", "spoofed", "table full", "too large"] {
         let dropped = row(&gateway, "dropped", "reason", reason);

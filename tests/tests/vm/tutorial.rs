@@ -4,9 +4,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tests::outside::{fetch, free_port};
 use xtask::{images, paths};
+
+/// Between two tries to fetch.
+const RETRY: Duration = Duration::from_millis(300);
 
 /// Something to do.
 #[derive(Debug)]
@@ -71,8 +76,32 @@ fn run(commands: &str, folder: &Path, images: &Path) -> Result<String> {
     Ok(printed)
 }
 
+/// Commands that are given in another terminal while those before them run.
+const FETCH: &str = "curl http://127.0.0.1:8080/";
+
+/// Runs commands that end once their port has been fetched from; returns what they have printed, and what was fetched.
+fn run_and_fetch(commands: &str, folder: &Path, images: &Path) -> Result<(String, String)> {
+    let port = free_port()?;
+    let commands = commands.replace("tcp:8080:8080", &format!("tcp:{port}:8080"));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&here(&commands), folder, images));
+        let fetched = loop {
+            // Nobody answers before the guest has begun to listen.
+            match fetch(port, "/") {
+                Ok(fetched) => break String::from_utf8(fetched)?,
+                Err(error) if running.is_finished() => return Err(error),
+                Err(_) => std::thread::sleep(RETRY),
+            }
+        };
+        let printed = running
+            .join()
+            .map_err(|_| anyhow::anyhow!("running the commands panicked"))??;
+        Ok((printed, fetched))
+    })
+}
+
 #[test]
-fn the_tutorial_leads_to_a_guest_that_reads_a_disk() -> Result<()> {
+fn the_tutorial_leads_to_guests_that_read_a_disk_and_answer_requests() -> Result<()> {
     let images = images::built()?;
     let folder = tempfile::tempdir()?;
     // What the guest's crates are built into is kept, so that the next time is short.
@@ -83,13 +112,21 @@ fn the_tutorial_leads_to_a_guest_that_reads_a_disk() -> Result<()> {
     let steps = steps(&page)?;
     let mut printed = String::new();
     let (mut runs, mut expected) = (0, 0);
-    for step in steps {
+    let mut steps = steps.into_iter().peekable();
+    while let Some(step) = steps.next() {
         match step {
             Step::Write { path, text } => {
                 fs::write(folder.path().join(&path), text).with_context(|| path)?;
             }
             Step::Run(commands) => {
-                printed = run(&here(&commands), folder.path(), images.folder())?;
+                let fetches = |step: &Step| matches!(step, Step::Run(next) if next.trim() == FETCH);
+                printed = if steps.next_if(fetches).is_some() {
+                    runs += 1;
+                    let (printed, fetched) = run_and_fetch(&commands, folder.path(), images.folder())?;
+                    printed + &fetched
+                } else {
+                    run(&here(&commands), folder.path(), images.folder())?
+                };
                 if runs == 0 {
                     symlink(&kept, folder.path().join("first-guest/target"))?;
                 }
@@ -107,7 +144,7 @@ fn the_tutorial_leads_to_a_guest_that_reads_a_disk() -> Result<()> {
         }
     }
     ensure!(
-        runs == 5 && expected == 4,
+        runs == 8 && expected == 6,
         "{runs} runs, {expected} lines: the page has been read wrongly"
     );
     Ok(())

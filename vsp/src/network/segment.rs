@@ -101,7 +101,6 @@ impl Layout {
         }
     }
 
-
     /// The sum of the pseudo header of a packet with `length` bytes behind the IP header.
     fn pseudo(&self, head: &[u8], length: usize) -> u64 {
         let addresses = match self.ipv6 {
@@ -127,9 +126,7 @@ pub fn fill_ipv4(head: &mut [u8]) {
     let checksum = header.payload + 10;
     if length >= 20 && header.payload + length <= head.len() {
         put16(head, checksum, 0);
-        let sum = head
-            .get(header.payload..header.payload + length)
-            .map_or(0, sum);
+        let sum = head.get(header.payload..header.payload + length).map_or(0, sum);
         put16(head, checksum, !fold(sum));
     }
 }

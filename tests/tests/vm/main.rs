@@ -10,8 +10,11 @@
 //! | [`guests`] | the demo guests run to their ends |
 //! | [`isolation`] | memory that is not a child's |
 //! | [`lifecycle`] | orders in every state, leaks, many at once |
-//! | [`network`] | two machines that talk |
+//! | [`network`] | machines that talk to each other, and one that is reached from outside |
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
+//! | [`storage`] | disks and their contents |
+//! | [`switch`] | caps, captures, mirrors, links, floods, cards that come and go |
+//! | [`tutorial`] | `vsc/README.md`, word by word |
 //! | [`world`] | what they share |
 
 mod assignment;
@@ -25,5 +28,6 @@ mod lifecycle;
 mod network;
 mod scheduling;
 mod storage;
+mod switch;
 mod tutorial;
 mod world;

@@ -10,7 +10,7 @@ use xtask::Forward;
 use crate::world::World;
 
 /// A description of `chat` with words on its command line, and keys of its card.
-fn chat(words: &str, card: &str) -> String {
+pub(crate) fn chat(words: &str, card: &str) -> String {
     format!(
         "processors = 1\nmemory = \"64MiB\"\nkernel = \"kernels/chat\"\ncommand_line = \"chat {words}\"\n[[network]]\n{card}\n"
     )
@@ -72,7 +72,7 @@ fn two_guests_ping_each_other_and_exchange_datagrams_and_streams_unharmed() -> R
         let said = talk(&mut world, listens, talks)?;
         let udp = format!("chat: udp: 8 datagrams came back, the largest of {largest} bytes");
         let (there, back) = (
-            format!("chat: there: {bulk} bytes unharmed"),
+            format!("chat: there: {bulk} bytes unharmed,"),
             format!("chat: back: {bulk} bytes unharmed"),
         );
         let lines = [

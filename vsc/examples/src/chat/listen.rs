@@ -6,8 +6,14 @@ use super::{BUFFER, ChatError, DISCARD, ECHO, GENERATE};
 use alloc::vec;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::{tcp, udp};
+use smoltcp::time::Duration;
 use vsc_runtime::boot::BootInfo;
 use vsc_runtime::println;
+
+/// When a silent talker is asked whether it is still there.
+const STILL_THERE: Duration = Duration::from_secs(2);
+/// When it counts as gone.
+const VANISHED: Duration = Duration::from_secs(15);
 
 /// A stream's end: the socket, and what has gone through.
 struct Stream {
@@ -40,12 +46,18 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
     let (stay, compare) = (boot.has_option("stay"), !boot.has_option("bench"));
     let pattern = Pattern::new();
     let udp = net.sockets.add(datagrams(ECHO));
-    let mut streams = [ECHO, DISCARD, GENERATE].map(|port| Stream {
-        socket: net.sockets.add(socket()),
-        port,
-        bytes: 0,
-        wanted: None,
-        wrong: 0,
+    let mut streams = [ECHO, DISCARD, GENERATE].map(|port| {
+        let mut socket = socket();
+        // One that has vanished is not to keep the others waiting for good.
+        socket.set_keep_alive(Some(STILL_THERE));
+        socket.set_timeout(Some(VANISHED));
+        Stream {
+            socket: net.sockets.add(socket),
+            port,
+            bytes: 0,
+            wanted: None,
+            wrong: 0,
+        }
     });
     println!("chat: listening");
     let mut ending = false;

@@ -13,6 +13,7 @@
 //! | `bulk=4194304` | bytes of the streams |
 //! | `patience=60` | seconds that the other may be silent |
 //! | `bench` | measures round trips and streams in TSC ticks, and compares no bytes |
+//! | `flood` | sends small frames to everybody, as many as the card takes, for good |
 //! | `stay` | goes on listening after `bye` |
 #![no_std]
 #![no_main]

@@ -1,7 +1,7 @@
 //! The one that talks.
 
 use super::listen::{datagrams, socket};
-use super::net::Net;
+use super::net::{Net, NetError};
 use super::pattern::Pattern;
 use super::{ChatError, DISCARD, ECHO, GENERATE};
 use alloc::vec;
@@ -10,6 +10,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress, Ipv4Address};
+use vsc::network::{Beside, NetworkError};
 use vsc_runtime::boot::BootInfo;
 use vsc_runtime::println;
 use vsc_runtime::processor::instruction::tsc;
@@ -24,6 +25,10 @@ const PATIENCE: u64 = 60;
 const ROUNDS: usize = 101;
 /// Bytes of each.
 const SMALL: usize = 64;
+/// Kind of payload of frames that nobody understands (IEEE 802, "Local Experimental Ethertype 1").
+const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
+/// Frames of a flood between two looks at what came.
+const FLOOD: usize = 256;
 /// Name of echo requests.
 const IDENT: u16 = 0x7061;
 
@@ -46,6 +51,9 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
         port: 49152 + (tsc() % 8192) as u16,
     };
     talk.net.until(|net| net.address);
+    if boot.has_option("flood") {
+        return talk.flood();
+    }
     talk.ping()?;
     if boot.has_option("bench") {
         talk.measure(bytes)?;
@@ -53,8 +61,12 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
         talk.datagrams()?;
         talk.stream()?;
         let pattern = Pattern::new();
+        let start = talk.net.now();
         talk.there(bytes, &pattern)?;
-        println!("chat: there: {bytes} bytes unharmed");
+        println!(
+            "chat: there: {bytes} bytes unharmed, in {} us",
+            talk.net.now() - start
+        );
         talk.back(bytes, &pattern, true)?;
         println!("chat: back: {bytes} bytes unharmed");
     }
@@ -62,6 +74,27 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
 }
 
 impl Talk<'_> {
+    /// Sends small frames to everybody as fast as the card takes them, for good.
+    fn flood(&mut self) -> Result<(), ChatError> {
+        let card = self.net.card().clone();
+        let mut frame = [0; 60];
+        let (to, rest) = frame.split_at_mut(6);
+        to.fill(0xff);
+        rest[..6].copy_from_slice(&card.address().0);
+        rest[6..8].copy_from_slice(&EXPERIMENTAL);
+        println!("chat: flooding");
+        self.net.until(|_| {
+            for _ in 0..FLOOD {
+                match card.send(0, &mut frame, &Beside::default()) {
+                    Ok(()) => {}
+                    Err(NetworkError::Full) => break,
+                    Err(error) => return Some(Err(NetError::from(error).into())),
+                }
+            }
+            None
+        })
+    }
+
     fn ping(&mut self) -> Result<(), ChatError> {
         let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 4], vec![0; 4096]);
         let mut socket = icmp::Socket::new(buffer(), buffer());

@@ -44,14 +44,14 @@ pub(super) fn sweep(bus: &Bus<Kernel>, disk: &Disk) -> Result<(), DiskError> {
 
 type Request<'a> = Pin<Box<dyn Future<Output = Result<(), StorageError>> + 'a>>;
 
-/// Writes and reads all over `disk`, for good. What is on it is lost.
-pub(super) fn run(bus: &Bus<Kernel>, disk: Disk) -> Result<(), DiskError> {
+/// Writes and reads all over `disk`, for good, and with `chatter` says so each time. What is on it is lost.
+pub(super) fn run(bus: &Bus<Kernel>, disk: Disk, chatter: bool) -> Result<(), DiskError> {
     let geometry = disk.geometry();
     let piece = PIECE as u64 / u64::from(geometry.block_size);
     let pieces = (geometry.blocks / piece).max(1);
     let buffers: Option<Vec<Arc<Buffer>>> = (0..DEPTH).map(|_| allocate(bus)(PIECE).map(Arc::new)).collect();
     let buffers = buffers.ok_or(DiskError::NoMemory)?;
-    let (mut next, mut told) = (0_u64, false);
+    let (mut next, mut told, mut rounds) = (0_u64, false, 0_u64);
     loop {
         let requests = buffers.iter().enumerate().map(|(index, buffer)| {
             next = next
@@ -70,6 +70,10 @@ pub(super) fn run(bus: &Bus<Kernel>, disk: Disk) -> Result<(), DiskError> {
         if !told {
             println!("disk: load on {}", disk.address());
             told = true;
+        }
+        if chatter {
+            rounds += 1;
+            println!("disk: round {rounds} on {}", disk.address());
         }
     }
 }

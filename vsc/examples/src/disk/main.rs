@@ -17,6 +17,7 @@
 //! | `watch` | writes nothing, and says what there is whenever that has changed, for good: `disk: change N` |
 //! | `sweep` | reads all of every disk, says what cannot be read, and goes on behind it: `disk: A:B:C swept: N pieces, M failed` |
 //! | `load` | writes and reads all over the first disk, many requests at once, for good: `disk: load on A:B:C` |
+//! | `chatter` | with `load`: says so after each 16 requests, `disk: round N on A:B:C` |
 //! | `media` | says what is in the first DVD drive whenever that has changed, for good: `disk: A:B:C holds …`, `disk: A:B:C is empty` |
 #![no_std]
 #![no_main]
@@ -115,7 +116,7 @@ fn run(bus: &Bus<Kernel>, boot: &BootInfo) -> Result<(), DiskError> {
         }
     }
     match writable.filter(|_| !boot.has_option("read-only")) {
-        Some(disk) if boot.has_option("load") => load::run(bus, disk),
+        Some(disk) if boot.has_option("load") => load::run(bus, disk, boot.has_option("chatter")),
         Some(disk) => write_or_verify(bus, disk, boot),
         None => Ok(()),
     }

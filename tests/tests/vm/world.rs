@@ -11,6 +11,9 @@ use xtask::Machine;
 /// How long something in a machine may take that is to happen soon.
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// Running machines of which facts are told when something fails.
+const MOST_FACTS: usize = 4;
+
 /// A shell with virtual machines.
 pub(crate) struct World(Shell);
 
@@ -99,10 +102,36 @@ impl World {
         let start = Instant::now();
         while !done(self)? {
             if start.elapsed() > LIMIT {
-                bail!("it did not come to pass that {what}\n{}", self.text("vm list")?);
+                bail!("it did not come to pass that {what}\n{}", self.facts());
             }
         }
         Ok(())
+    }
+
+    /// What is known of the machine, for whoever looks why something did not come to pass.
+    fn facts(&mut self) -> String {
+        let running: Vec<String> = self
+            .states()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, state)| state == "running")
+            .map(|(name, _)| name)
+            .collect();
+        let mut commands = vec!["vm list".to_owned(), "hv stats".to_owned()];
+        for name in running.iter().take(MOST_FACTS) {
+            commands.extend([
+                format!("vm log {name}"),
+                format!("vm stats {name}"),
+                format!("vm regs {name}"),
+                format!("bus list {name}"),
+            ]);
+        }
+        commands.push("hv log".to_owned());
+        let answer = |command: String| match self.run(&command) {
+            Ok(reply) => format!("--- {command} ---\n{}\n", reply.text),
+            Err(error) => format!("--- {command} ---\n{error:#}\n"),
+        };
+        commands.into_iter().map(answer).collect()
     }
 
     /// The last tick that a `hello forever` has told, 0 before the first.

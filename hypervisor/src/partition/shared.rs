@@ -95,7 +95,7 @@ pub struct VpShared {
     pub nmi: AtomicBool,
     /// The state in which it is to start.
     start: Mutex<Option<InitialVpContext>>,
-    /// It is to go back to its state after INIT.
+    /// It is to go back to its state after INIT; so until it has.
     pub reset: AtomicBool,
     state: AtomicU8,
     suspended: AtomicU8,
@@ -315,10 +315,19 @@ impl VpShared {
         requested
     }
 
-    /// Lets a VP that waits to be started run from `context`. Returns whether it was waiting.
+    /// Puts it back into its state after INIT, as soon as its LP looks at it. A start that it has not made is forgotten.
+    pub fn request_reset(&self) {
+        *self.start.lock() = None;
+        self.reset.store(true, Ordering::Release);
+        self.poke();
+    }
+
+    /// Lets a VP that waits to be started, or will once its LP has reset it, run from `context`. Returns whether it does.
     pub fn start(&self, context: InitialVpContext) -> bool {
         let mut start = self.start.lock();
-        if self.state() != VpState::WaitForStart || start.is_some() {
+        // In this order: a reset that is done has left its state behind. A startup IPI follows INIT at once.
+        let waits = self.reset.load(Ordering::Acquire) || self.state() == VpState::WaitForStart;
+        if !waits || start.is_some() {
             return false;
         }
         *start = Some(context);

@@ -450,10 +450,7 @@ fn deliver_ipi(target: &VpShared, command: u64) {
     match command >> 8 & 7 {
         0 | 1 => target.request_interrupt(vector),
         4 => target.request_nmi(),
-        5 if command & 1 << 14 != 0 => {
-            target.reset.store(true, core::sync::atomic::Ordering::Release);
-            target.poke();
-        }
+        5 if command & 1 << 14 != 0 => target.request_reset(),
         // A VP that does not wait ignores it, as a processor does.
         6 => {
             target.start(startup_context(vector));

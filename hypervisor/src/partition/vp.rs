@@ -123,9 +123,10 @@ impl Vp {
 
     /// Does what others have asked of the VP while it did not run: reset, start, interrupts that end a halt.
     pub fn attend(&mut self) {
-        if self.shared.reset.swap(false, Ordering::AcqRel) {
+        if self.shared.reset.load(Ordering::Acquire) {
             self.reset();
             self.shared.set_state(VpState::WaitForStart);
+            self.shared.reset.store(false, Ordering::Release);
         }
         match self.shared.state() {
             VpState::WaitForStart => {

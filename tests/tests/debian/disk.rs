@@ -50,9 +50,13 @@ fn its_system_on_a_disk_outlives_kexec_and_reboot() -> Result<()> {
     })
 }
 
+/// Its `poweroff` hears the first time, and does nothing.
+const DEAF_ONCE: &str = "rm /sbin/poweroff; echo 'if [ -e /run/asked ]; then exec busybox poweroff; fi; touch /run/asked' > /sbin/poweroff; \
+    sed -i '1i #!/bin/sh' /sbin/poweroff; chmod +x /sbin/poweroff; rm -f /run/asked; echo ready_$((1)); sleep 3000";
+
 #[test]
-fn it_tells_what_it_is_and_ends_when_it_is_asked_to() -> Result<()> {
-    World::with(&Guest::on_disk("polite", 1, "sleep 3000"), |world| {
+fn it_tells_what_it_is_and_ends_when_it_is_asked_to_and_else_that_is_told() -> Result<()> {
+    World::with(&Guest::on_disk("polite", 1, DEAF_ONCE), |world| {
         world.until("the guest's daemon has told what it is", |world| {
             let shown = world.json("vm show polite")?;
             let told = shown["guest"].as_array().map_or(0, Vec::len);
@@ -72,6 +76,10 @@ fn it_tells_what_it_is_and_ends_when_it_is_asked_to() -> Result<()> {
             "{system}"
         );
         ensure!(shown["disks"][0]["source"] == "nvme1", "{}", shown["disks"]);
+        world.until_said("polite", "ready_1")?;
+        let reply = world.run("vm stop polite --timeout 5")?;
+        ensure!(reply.status != 0, "it claims to have ended");
+        ensure!(reply.text.contains("has not ended within 5 s"), "{}", reply.text);
         world.text("vm stop polite --timeout 600")?;
         ensure!(world.json("vm show polite")?["state"] == "off");
         let console = world.console_of("polite")?;

@@ -3,10 +3,11 @@
 //! | module | holds |
 //! |---|---|
 //! | [`boot`] | user space on one and more processors, what it finds there, the shell on the console |
+//! | [`changes`] | a life with pauses, and disks that come and go |
 //! | [`disk`] | a system on a disk, and what the host asks of it |
-//! | [`hardship`] | a life with pauses, disks that come and go, processors that do, neighbours, and a kill |
 //! | [`kernels`] | other kernels, other forms of them |
 //! | [`lifecycle`] | power off, reboot, panic; killed at any moment |
+//! | [`load`] | under disk load: processors that go and come, a neighbour's kill, its own |
 //! | [`network`] | cards on a switch: two guests and what goes between them |
 //! | [`outside`] | the way through the root to the outside, and back |
 //! | [`vmbus`] | Debian's bus driver |
@@ -15,10 +16,11 @@
 //! The kernel is fetched when it is first wanted, as the emulator is.
 
 mod boot;
+mod changes;
 mod disk;
-mod hardship;
 mod kernels;
 mod lifecycle;
+mod load;
 mod network;
 mod outside;
 mod vmbus;

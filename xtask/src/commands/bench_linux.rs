@@ -9,13 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::bench::{Row, event, number_of, reply_number};
+use super::bench::{Row, number_of, reply_number};
 use super::cost::{Cost, Side};
 use crate::guest::debian::Debian;
 use crate::machine::Machine;
 use crate::outcome::{ExitKind, Outcome};
 use crate::{ArchiveSpec, images, paths};
 
+/// The guest's name.
+const GUEST: &str = "linux";
 /// The root's counters.
 const ROOT: &str = "hv stats --json";
 /// Memory of the machine that the kernel has for itself, and of the guest.
@@ -65,52 +67,28 @@ const SEQUENTIAL: Load = Load {
     target: Some(GIGA / 1260.0),
 };
 
-/// The rows, and where the instructions went.
+/// What the kernel and its first file system are.
+struct Linux {
+    kernel: Vec<u8>,
+    initrd: Vec<u8>,
+}
+
+/// The rows, and where the instructions went. Each guest has a machine of its own, which ends with it.
 pub fn measure() -> Result<(Vec<Row>, String)> {
     let debian = Debian::ensure()?;
-    let kernel = debian.kernel()?;
-    let initrd = debian.initrd_of(&program()?)?;
-    let bare = bare_start(&kernel, &initrd);
+    let linux = Linux {
+        kernel: debian.kernel()?,
+        initrd: debian.initrd_of(&program()?)?,
+    };
+    let bare = linux.bare_start();
     if let Err(error) = &bare {
         eprintln!("warning: the bare machine was not measured: {error:#}");
     }
-    let bare = bare.ok();
-    let mut machine = Machine::new()
-        .icount(true)
-        .file("kernels/linux", kernel)
-        .file("initrds/linux", initrd);
-    let mut commands = Vec::new();
-    let start = ("linux-start".to_owned(), "stay".to_owned(), USER_SPACE);
-    let loads = RANDOM.iter().chain([&SEQUENTIAL]).flat_map(|load| {
-        [load.reads, 2 * load.reads].map(|reads| {
-            let arguments = format!("{} {reads}", load.arguments);
-            (guest(load, reads), arguments, "linux: done")
-        })
-    });
-    for (guest, arguments, until) in [start].into_iter().chain(loads) {
-        machine = machine.file(format!("vms/{guest}.toml"), description(&arguments));
-        commands.extend([
-            ROOT.to_owned(),
-            format!("vm start {guest}"),
-            format!("vm wait {guest} --text '{until}' --json"),
-            ROOT.to_owned(),
-            format!("vm stats {guest} --json"),
-            format!("vm log {guest} --json"),
-            format!("vm console {guest} --dump --json"),
-            format!("vm kill {guest}"),
-        ]);
-    }
-    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    let outcome = until_it_does_not_hang(&machine.exec(&commands))?;
-    if outcome.status != ExitKind::Success {
-        bail!("{}", outcome.report());
-    }
-    let serial = &outcome.serial;
     let mut rows = Vec::new();
     let mut text = String::new();
-    start_rows(serial, bare.as_ref(), &mut rows, &mut text)?;
-    for (index, load) in RANDOM.iter().chain([&SEQUENTIAL]).enumerate() {
-        let (ticks, cost) = read(serial, index, load)?;
+    start_rows(&linux.start()?, bare.ok().as_ref(), &mut rows, &mut text);
+    for load in RANDOM.iter().chain([&SEQUENTIAL]) {
+        let (ticks, cost) = linux.read(load)?;
         text.push_str(&cost.text(&format!("{}: {ticks} instructions, of which", load.name)));
         rows.push(row(load.name, ticks, "instructions", load.target));
     }
@@ -123,6 +101,59 @@ pub fn measure() -> Result<(Vec<Row>, String)> {
     Ok((rows, text))
 }
 
+impl Linux {
+    /// What a guest has used up, and the root meanwhile, from its start to the words `until`; and its console.
+    fn run(&self, arguments: &str, until: &str) -> Result<(Cost, String)> {
+        let stats = format!("vm stats {GUEST} --json");
+        let console = format!("vm console {GUEST} --dump --json");
+        let commands = [
+            ROOT.to_owned(),
+            format!("vm start {GUEST}"),
+            format!("vm wait {GUEST} --text '{until}'"),
+            ROOT.to_owned(),
+            stats.clone(),
+            console.clone(),
+        ];
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        let machine = Machine::new()
+            .icount(true)
+            .file("kernels/linux", self.kernel.clone())
+            .file("initrds/linux", self.initrd.clone())
+            .file(format!("vms/{GUEST}.toml"), description(arguments))
+            .exec(&commands);
+        let outcome = until_it_does_not_hang(&machine)?;
+        if outcome.status != ExitKind::Success {
+            bail!("{}", outcome.report());
+        }
+        let side = |command: &str, number| {
+            let json = reply_number(&outcome.serial, command, number);
+            json.and_then(|json| Side::read(&json))
+        };
+        let (Some(guest), Some(before), Some(after)) = (side(&stats, 0), side(ROOT, 0), side(ROOT, 1)) else {
+            bail!("'{arguments}' left no counters: {}", outcome.report());
+        };
+        let console = reply_number(&outcome.serial, &console, 0).context("the guest has no console")?;
+        let text = console["text"].as_str().unwrap_or_default().to_owned();
+        let root = after.since(&before);
+        Ok((Cost { guest, root }, text))
+    }
+
+    /// What the start costs. The guest and the hypervisor go on a little until the shell has seen the words, and asked.
+    fn start(&self) -> Result<Cost> {
+        self.run("stay", USER_SPACE).map(|(cost, _)| cost)
+    }
+
+    /// What the longer run of a load measured, and what each of its reads cost whom.
+    fn read(&self, load: &Load) -> Result<(f64, Cost)> {
+        let run = |reads: u64| self.run(&format!("{} {reads}", load.arguments), "linux: done");
+        let (shorter, _) = run(load.reads)?;
+        let (longer, text) = run(2 * load.reads)?;
+        let ticks = number_of(&text, "linux: ", " ticks a read");
+        let ticks = ticks.with_context(|| format!("{}: nothing was measured:\n{text}", load.name))?;
+        Ok((ticks, longer.since(&shorter).each(load.reads as f64)))
+    }
+}
+
 fn row(name: &str, measured: impl Into<Option<f64>>, unit: &str, at_most: Option<f64>) -> Row {
     Row {
         name: name.into(),
@@ -132,24 +163,8 @@ fn row(name: &str, measured: impl Into<Option<f64>>, unit: &str, at_most: Option
     }
 }
 
-fn start_rows(serial: &str, bare: Option<&BareStart>, rows: &mut Vec<Row>, text: &mut String) -> Result<()> {
-    let cost = cost(serial, 0, "linux-start")?;
-    let waited = reply_number(
-        serial,
-        "vm wait linux-start --text 'linux: user space at ' --json",
-        0,
-    );
-    let log = reply_number(serial, "vm log linux-start --json", 0);
-    let (Some(waited), Some(log)) = (waited, log) else {
-        bail!("the start of the guest left no times");
-    };
-    let running = waited["since_ns"].as_f64().context("the wait tells no time")?;
-    let before = event(&log, "running as partition").zip(event(&log, "starting"));
-    let elapsed = running
-        + before
-            .map(|(running, starting)| running - starting)
-            .unwrap_or(0.0);
-    let spent = cost.guest.own + cost.guest.hypervisor + cost.root.own + cost.root.hypervisor;
+fn start_rows(cost: &Cost, bare: Option<&BareStart>, rows: &mut Vec<Row>, text: &mut String) {
+    let spent = cost.spent();
     if let Some(bare) = bare {
         text.push_str(&format!(
             "bare machine: {:.0} instructions to the first line of user space, firmware ({:.0}) and idle time ({:.0}) not counted\n",
@@ -160,7 +175,7 @@ fn start_rows(serial: &str, bare: Option<&BareStart>, rows: &mut Vec<Row>, text:
     }
     let kernel = bare.map(BareStart::kernel);
     text.push_str(&cost.text(&format!(
-        "guest: {elapsed:.0} ns from 'vm start' to the same, {spent:.0} instructions by the counters, of which"
+        "guest: {spent:.0} instructions from 'vm start' to the same, of which"
     )));
     rows.push(row("start, bare machine", kernel, "instructions", None));
     rows.push(row("start, guest", spent, "instructions", None));
@@ -176,11 +191,6 @@ fn start_rows(serial: &str, bare: Option<&BareStart>, rows: &mut Vec<Row>, text:
         "exits",
         Some(EXITS_TARGET),
     ));
-    Ok(())
-}
-
-fn guest(load: &Load, reads: u64) -> String {
-    format!("linux-{}-{reads}", load.arguments.replace(' ', "-"))
 }
 
 fn description(arguments: &str) -> String {
@@ -188,29 +198,6 @@ fn description(arguments: &str) -> String {
         "processors = 1\nmemory = \"{MEMORY_MIB}MiB\"\nkernel = \"kernels/linux\"\nmodules = [\"initrds/linux\"]\n\
          command_line = \"{KERNEL_WORDS} -- {arguments}\"\n\n[[disk]]\nsource = \"ram:64MiB\"\n"
     )
-}
-
-/// What the guest that was started as number `number` cost, and the root meanwhile.
-fn cost(serial: &str, number: usize, guest: &str) -> Result<Cost> {
-    let child = reply_number(serial, &format!("vm stats {guest} --json"), 0);
-    let child = child.and_then(|json| Side::read(&json));
-    let root = |number| reply_number(serial, ROOT, number).and_then(|json| Side::read(&json));
-    let (Some(child), Some(before), Some(after)) = (child, root(2 * number), root(2 * number + 1)) else {
-        bail!("{guest} left no counters");
-    };
-    let root = after.since(&before);
-    Ok(Cost { guest: child, root })
-}
-
-/// What the longer run of the load `index` measured, and what each of its reads cost whom.
-fn read(serial: &str, index: usize, load: &Load) -> Result<(f64, Cost)> {
-    let cost = |longer: usize| cost(serial, 1 + 2 * index + longer, &guest(load, load.reads << longer));
-    let console = format!("vm console {} --dump --json", guest(load, 2 * load.reads));
-    let console = reply_number(serial, &console, 0).context("a guest has no console")?;
-    let text = console["text"].as_str().unwrap_or_default();
-    let ticks = number_of(text, "linux: ", " ticks a read");
-    let ticks = ticks.with_context(|| format!("{}: nothing was measured:\n{text}", load.name))?;
-    Ok((ticks, cost(1)?.since(&cost(0)?).each(load.reads as f64)))
 }
 
 /// The guest's first program, which is linked statically.
@@ -252,33 +239,41 @@ impl BareStart {
     }
 }
 
-fn bare_start(kernel: &[u8], initrd: &[u8]) -> Result<BareStart> {
-    let folder = TempDir::new()?;
-    let run = |name: &str, kernel: &[u8]| -> Result<Outcome> {
-        let path = folder.path().join(name);
-        std::fs::write(&path, kernel)?;
-        let machine = Machine::new()
-            .icount(true)
-            .memory_mib(MEMORY_MIB)
-            .hypervisor(path)
-            .archive(ArchiveSpec::Raw(initrd.to_vec()))
-            .separate_log(false)
-            .debug_exit(false)
-            .cmdline(&format!("{KERNEL_WORDS} -- off"));
-        until_it_does_not_hang(&machine)
-    };
-    let firmware = run("clock", &clock(kernel)?)?;
-    let before = firmware.serial.lines().find_map(read_clock);
-    let before = before.with_context(|| format!("the firmware's part is unknown:\n{}", firmware.report()))?;
-    let outcome = run("kernel", kernel)?;
-    let whole = number_of(&outcome.serial, USER_SPACE, " ticks");
-    let idle = number_of(&outcome.serial, "linux: idle for ", " s");
-    let whole = whole.with_context(|| outcome.report())?;
-    Ok(BareStart {
-        whole,
-        firmware: before,
-        idle: idle.unwrap_or(0.0) * GIGA,
-    })
+impl Linux {
+    /// The same machine, without what the guest does not have either: an IOMMU, a card, and the HPET, which QEMU reads wrongly while
+    /// it counts instructions.
+    fn bare_start(&self) -> Result<BareStart> {
+        let folder = TempDir::new()?;
+        let run = |name: &str, kernel: &[u8]| -> Result<Outcome> {
+            let path = folder.path().join(name);
+            std::fs::write(&path, kernel)?;
+            let machine = Machine::new()
+                .icount(true)
+                .memory_mib(MEMORY_MIB)
+                .hypervisor(path)
+                .iommu(false)
+                .qemu_arg("-machine")
+                .qemu_arg("hpet=off")
+                .archive(ArchiveSpec::Raw(self.initrd.clone()))
+                .separate_log(false)
+                .debug_exit(false)
+                .cmdline(&format!("{KERNEL_WORDS} -- off"));
+            until_it_does_not_hang(&machine)
+        };
+        let firmware = run("clock", &clock(&self.kernel)?)?;
+        let before = firmware.serial.lines().find_map(read_clock);
+        let before =
+            before.with_context(|| format!("the firmware's part is unknown:\n{}", firmware.report()))?;
+        let outcome = run("kernel", &self.kernel)?;
+        let whole = number_of(&outcome.serial, USER_SPACE, " ticks");
+        let idle = number_of(&outcome.serial, "linux: idle for ", " s");
+        let whole = whole.with_context(|| outcome.report())?;
+        Ok(BareStart {
+            whole,
+            firmware: before,
+            idle: idle.unwrap_or(0.0) * GIGA,
+        })
+    }
 }
 
 /// A `bzImage` of the same size whose first instructions write the time stamp counter's lower half to the first serial port, as 8
@@ -367,7 +362,6 @@ mod tests {
 
     #[test]
     fn a_guest_is_described_with_its_programs_arguments() {
-        assert_eq!(guest(&RANDOM[1], 4096), "linux-random-32-4096");
         assert!(description("random 32 4096").contains("quiet -- random 32 4096\""));
     }
 }

@@ -1,0 +1,80 @@
+//! Devices, the time, pauses, and disks that come and go: one machine, as booting is what takes time, and one fact after the other.
+
+use anyhow::{Context, Result, ensure};
+use tests::{number, row};
+
+use crate::world::{Guest, World};
+
+/// The guest, with a shell on its console.
+const GUEST: &str = "hard";
+#[test]
+fn it_has_its_devices_and_the_time_and_disks_come_and_go() -> Result<()> {
+    let guest = Guest {
+        quiet: true,
+        ..Guest::on_disk(GUEST, 2, "")
+    };
+    World::with(&guest, |world| {
+        world.until_said(GUEST, "partita: root file system")?;
+        its_bus_has_every_device(world).context("its bus has every device")?;
+        world.ensure_same_time(GUEST).context("it knows the time")?;
+        a_pause_costs_it_no_time(world).context("a pause costs it no time")?;
+        a_disk_comes_and_goes(world).context("a disk comes and goes")?;
+        world.ensure_no_complaints_in(GUEST)?;
+        world.text(&format!("vm stop {GUEST} --timeout 600")).map(drop)
+    })
+}
+
+/// `/sys/bus/vmbus/devices` has what the host has offered.
+fn its_bus_has_every_device(world: &mut World) -> Result<()> {
+    let seen = world.type_into(GUEST, "ls /sys/bus/vmbus/devices | sort")?;
+    let document = world.json(&format!("bus list {GUEST}"))?;
+    let channels = document["channels"].as_array().context("it has no channels")?;
+    let mut offered: Vec<&str> = channels
+        .iter()
+        .filter(|channel| channel["sub_channel"] == 0)
+        .filter_map(|channel| channel["instance"].as_str())
+        .collect();
+    offered.sort_unstable();
+    let seen: Vec<&str> = seen.lines().map(str::trim).collect();
+    ensure!(seen == offered, "offered are {offered:?}, and it has {seen:?}");
+    Ok(())
+}
+
+fn a_pause_costs_it_no_time(world: &mut World) -> Result<()> {
+    world.text(&format!("vm pause {GUEST}"))?;
+    let paused = world.time()?;
+    world.until("time has passed", |world| Ok(world.time()? > paused))?;
+    world.text(&format!("vm resume {GUEST}"))?;
+    world.ensure_same_time(GUEST)
+}
+
+/// A second disk: hot-added, used, its sectors given up, and taken away.
+fn a_disk_comes_and_goes(world: &mut World) -> Result<()> {
+    let attached = world.json(&format!("disk attach {GUEST} nvme0"))?;
+    let lun = number(&attached, "/lun");
+    world.type_into(GUEST, "until [ -b /dev/sdb ]; do sleep 0.2; done")?;
+    world.type_into(
+        GUEST,
+        "mkfs.ext4 -q -F -E nodiscard /dev/sdb && mount /dev/sdb /mnt && \
+         dd if=/dev/urandom of=/mnt/file bs=1M count=16 && rm /mnt/file && sync",
+    )?;
+    let discards = |world: &mut World| -> Result<u64> {
+        let disks = world.json("disk list")?;
+        Ok(number(row(&disks, "disks", "name", "nvme0"), "/discards"))
+    };
+    let before = discards(world)?;
+    let trimmed = world.type_into(GUEST, "fstrim -v /mnt && umount /mnt")?;
+    ensure!(discards(world)? > before, "nvme0 was told nothing: {trimmed}");
+    let left = world.type_into(
+        GUEST,
+        "blkdiscard -f /dev/sdb 2>/dev/null && head -c 4M /dev/sdb | tr -d '\\0' | wc -c",
+    )?;
+    ensure!(
+        left.ends_with('0') && left.trim() == "0",
+        "discarded sectors hold something: {left}"
+    );
+    world.text(&format!("disk detach {GUEST} {lun}"))?;
+    world
+        .type_into(GUEST, "until [ ! -e /sys/block/sdb ]; do sleep 0.2; done")
+        .map(drop)
+}

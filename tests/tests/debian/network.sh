@@ -10,6 +10,7 @@ wait() { until "$@" >/dev/null 2>&1; do sleep 1; done; }
 # mark NAME VALUE: a line that the test looks for.
 mark() { echo "mark $1=$2"; }
 sum() { sha256sum "$1" | cut -c1-64; }
+size() { stat -c %s "$1"; }
 carrier() { [ "$(cat /sys/class/net/eth0/carrier)" = "$1" ]; }
 
 # up NUMBER: address and link.
@@ -20,26 +21,38 @@ up() {
     wait carrier 1
 }
 
+# compare SIZE SUM FILE: whether the file is of that size and has that sum.
+compare() {
+    [ "$(size $3)" = "$1" ] || { echo "$(size $3) bytes of $1"; return; }
+    [ "$(sum $3)" = "$2" ] && echo same || echo other bytes
+}
+
 # fetch FILE: from the server, checked against its sum there.
 fetch() {
     wait wget -q -O /tmp/sum http://10.0.0.1/$1.sum
-    wget -q -O /tmp/$1 http://10.0.0.1/$1
-    [ "$(sum /tmp/$1)" = "$(cat /tmp/sum)" ] && echo same || echo other
+    wget -q -O /tmp/$1 http://10.0.0.1/$1 || { echo "wget ended with $?"; return; }
+    compare $(cat /tmp/sum) /tmp/$1
 }
 
 # serve MEGABYTES: files, their sums, and a port that tells the sum of what it is sent.
 serve() {
     dd if=/dev/urandom of=/srv/file bs=1M count=$1 2>/dev/null
-    sum /srv/file > /srv/file.sum
+    echo "$(size /srv/file) $(sum /srv/file)" > /srv/file.sum
     httpd -h /srv
-    (while true; do nc -l -p 5000 > /tmp/got; sum /tmp/got > /srv/new; mv /srv/new /srv/got.sum; done) &
+    (uploads=0; while true; do
+        nc -l -p 5000 > /tmp/got
+        uploads=$((uploads + 1))
+        echo "$(size /tmp/got) $(sum /tmp/got)" > /srv/new
+        mv /srv/new /srv/got.$uploads
+    done) &
 }
 
-# give FILE: to the server, and hear what it got.
+# give FILE NUMBER: to the server, as the upload of that number, and hear what it got. Nobody listens until the upload before has been
+# looked at: then the connection is refused, and nothing was sent.
 give() {
     until nc 10.0.0.1 5000 < /tmp/$1; do sleep 1; done
-    wait wget -q -O /tmp/sum http://10.0.0.1/got.sum
-    [ "$(sum /tmp/$1)" = "$(cat /tmp/sum)" ] && echo same || echo other
+    wait wget -q -O /tmp/sum http://10.0.0.1/got.$2
+    compare $(cat /tmp/sum) /tmp/$1
 }
 
 # channels: of the card, as its driver opened them.

@@ -2,12 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use tests::outside::{connect, fetch, free_port};
 use tests::{number, row};
 use xtask::Forward;
+use xtask::guest::debian::Debian;
 
 use crate::world::{Guest, World, complaints};
 
@@ -99,5 +102,71 @@ fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwar
         let faults = world.json("hv iommu faults")?;
         ensure!(number(&faults, "/total") == 0, "{faults}");
         Ok(())
+    })
+}
+
+/// One command in the guest, by `ssh` from this host, with `input`; returns what it printed. Host keys are kept in `home`.
+fn ssh(client: std::process::Command, home: &Path, port: u16, line: &str, input: &[u8]) -> Result<Vec<u8>> {
+    let mut client = client;
+    client
+        .env("HOME", home)
+        .args(["-y", "-p", &port.to_string(), "root@127.0.0.1", line]);
+    client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = client.spawn()?;
+    let mut to_it = child.stdin.take().context("it has no input")?;
+    let bytes = input.to_vec();
+    let writer = thread::spawn(move || to_it.write_all(&bytes));
+    let output = child.wait_with_output()?;
+    let written = writer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+    ensure!(
+        output.status.success() && written.is_ok(),
+        "'{line}' failed: {} {written:?}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output.stdout)
+}
+
+/// The system on its disk asks for its address by itself; `-B` lets in whoever knows a name without a password.
+const SSH_SERVER: &str = "sed -i 's/^root:[^:]*:/root::/' /etc/passwd; echo /bin/bash > /etc/shells; \
+    dropbear -R -B -p 22; echo ssh_$((1))=ready; sleep 99999";
+
+#[test]
+fn a_guest_is_reached_by_ssh_which_carries_a_file_there_and_back() -> Result<()> {
+    let port = free_port()?;
+    let guest = Guest {
+        more: "[[network]]",
+        quiet: true,
+        forwards: &[Forward::tcp(port, 2222)],
+        ..Guest::on_disk("ssh", 2, SSH_SERVER)
+    };
+    let debian = Debian::ensure()?;
+    let home = tempfile::tempdir()?;
+    let sent = noise(2);
+    World::with(&guest, |world| {
+        world.text("root network --wait")?;
+        world.text("net forward add tcp:2222 ssh:22")?;
+        world.until_said("ssh", "ssh_1=ready")?;
+        let run = |line: &str, input: &[u8]| ssh(debian.program("dbclient")?, home.path(), port, line, input);
+        let got = run("cat > /root/file; uname -r", &sent)?;
+        ensure!(
+            String::from_utf8_lossy(&got).trim() == debian.release(),
+            "{got:?}"
+        );
+        ensure!(run("cat /root/file", b"")? == sent, "the bytes are others");
+        let shown = run(
+            "ethtool -i eth0; dmesg | grep -cE '[W]ARNING|[B]UG|[C]all Trace' || true",
+            b"",
+        )?;
+        let shown = String::from_utf8_lossy(&shown);
+        ensure!(
+            shown.contains("driver: hv_netvsc") && shown.trim().ends_with("\n0"),
+            "{shown}"
+        );
+        world.text("vm stop ssh --timeout 600").map(drop)
     })
 }

@@ -296,7 +296,10 @@ impl World {
     ) -> Result<()> {
         let start = Instant::now();
         while !done(self)? {
-            ensure!(start.elapsed() < Duration::from_secs(200), "it did not come to pass that {what}");
+            ensure!(
+                start.elapsed() < Duration::from_secs(200),
+                "it did not come to pass that {what}"
+            );
             thread::sleep(PAUSE);
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -19,6 +20,8 @@ const BUSYBOX: &str = "busybox-static";
 const BUSYBOX_FILE: &str = "bin/busybox";
 /// The guest's first program.
 const INIT: &str = include_str!("init.sh");
+/// What its DHCP client does with what it is told.
+pub(super) const DHCP: &str = include_str!("userland/udhcpc");
 
 /// Modules for the guest's devices and VLANs; those that they need come with them.
 const MODULES: [&str; 12] = [
@@ -128,7 +131,10 @@ impl Debian {
             .folder("dev")?
             .device("dev/console", 5, 1)?
             .program("bin/busybox", &busybox)?
-            .program("init", INIT.as_bytes())?;
+            .program("init", INIT.as_bytes())?
+            .folder("etc")?
+            .folder("etc/udhcpc")?
+            .program("etc/udhcpc/default.script", DHCP.as_bytes())?;
         let folder = format!("lib/modules/{}", self.release);
         for parent in ["lib", "lib/modules", &folder] {
             initrd = initrd.folder(parent)?;
@@ -191,6 +197,12 @@ impl Debian {
             modules: &self.root.join("lib/modules").join(&self.release),
             boot: &[("vmlinuz", self.kernel()?), ("initrd.img", self.initrd()?)],
         })
+    }
+
+    /// A program of the system on [`Debian::root_disk`] that runs on this host, such as the client of a server that the guest runs.
+    pub fn program(&self, name: &str) -> Result<Command> {
+        self.root_disk()?;
+        root_disk::program(name)
     }
 
     /// The guest as files of the boot archive: kernel, first file system, and the descriptions `debian`, whose system is on the

@@ -10,26 +10,6 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 
-# What the DHCP client does with what it is told.
-mkdir -p /etc/udhcpc
-cat > /etc/udhcpc/default.script <<'END'
-#!/bin/sh
-case $1 in
-deconfig)
-    ip addr flush dev $interface
-    ip link set $interface up
-    ;;
-bound)
-    [ -z "$mtu" ] || ip link set $interface mtu $mtu
-    ip addr add $ip/$mask dev $interface
-    [ -z "$router" ] || ip route add default via $router dev $interface
-    : > /etc/resolv.conf
-    for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done
-    ;;
-esac
-END
-chmod +x /etc/udhcpc/default.script
-
 # dhcp: brings up the first network card, with an address by DHCP.
 dhcp() {
     modprobe hv_netvsc

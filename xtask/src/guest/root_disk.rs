@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::PackageRoot;
+use crate::guest::debian::DHCP;
 use crate::lock::FileLock;
 use crate::paths;
 use crate::process::tied;
@@ -20,7 +21,9 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "coreutils",
     "dash",
+    "dropbear-bin",
     "e2fsprogs",
+    "ethtool",
     "findutils",
     "grep",
     "hostname",
@@ -52,17 +55,28 @@ const FILES: &[(&str, &str, bool)] = &[
     ("etc/console", include_str!("userland/console"), true),
     ("etc/rc.shutdown", include_str!("userland/rc.shutdown"), true),
     ("etc/profile", include_str!("userland/profile"), false),
+    ("etc/udhcpc/default.script", DHCP, true),
     ("etc/hostname", "partita-guest\n", false),
     ("etc/fstab", "/dev/sda / ext4 rw 0 1\n", false),
 ];
 /// Folders that the system mounts on, or writes to.
 const FOLDERS: &[&str] = &[
-    "proc", "sys", "dev", "run", "tmp", "root", "mnt", "boot", "var/log",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "tmp",
+    "root",
+    "mnt",
+    "boot",
+    "var/log",
+    "etc/udhcpc",
+    "etc/dropbear",
 ];
 /// Bytes of the disk, most of them a hole.
 const SIZE: &str = "768M";
 /// Raise this when the disk is to be made anew.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 
 /// What the disk holds of a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +116,13 @@ pub fn ensure(kernel: &Kernel<'_>) -> Result<PathBuf> {
     format(&root, &new, release)?;
     fs::rename(&new, &image)?;
     Ok(image)
+}
+
+/// A program of the system, called `name`, that runs on this host. The disk must have been made.
+pub fn program(name: &str) -> Result<Command> {
+    let root = paths::work()?.join("guests/debian/system/root");
+    let places = ["bin", "usr/bin", "sbin", "usr/sbin"].map(|folder| format!("{folder}/{name}"));
+    own_program(&root, name, &places.each_ref().map(String::as_str))
 }
 
 /// What the packages' own scripts would do, and our files.

@@ -173,7 +173,9 @@ impl GuestMemory {
 unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     // SAFETY: the caller vouches for the ranges; the direction flag is clear, as the ABI has it.
     unsafe {
-        asm!("rep movsb", inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
+        asm!("rep movsq", "mov rcx, {rest}", "rep movsb",
+            rest = in(reg) length % 8,
+            inout("rcx") length / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
             options(nostack, preserves_flags));
     }
 }

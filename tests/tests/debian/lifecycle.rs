@@ -59,7 +59,6 @@ fn a_panic_that_it_keeps_to_itself_ends_in_a_reset() -> Result<()> {
 
 /// Killed, or reset and then killed, at moments from the first instruction to its user space; then left to come up.
 #[test]
-#[ignore = "it has not been seen to come to its end yet"]
 fn killed_or_reset_at_any_moment_of_its_boot_it_leaves_nothing() -> Result<()> {
     /// Exits after which it is hit: before it has done anything, while it unpacks itself, and on through its boot.
     const MOMENTS: [u64; 6] = [0, 30, 300, 900, 1800, 2700];
@@ -95,7 +94,6 @@ fn killed_or_reset_at_any_moment_of_its_boot_it_leaves_nothing() -> Result<()> {
 
 /// Each time with the bus, its devices and a disk in use.
 #[test]
-#[ignore = "it has not been seen to come to its end yet"]
 fn ten_reboots_leak_nothing() -> Result<()> {
     let guest = Guest {
         quiet: true,

@@ -66,6 +66,12 @@ impl Waiting {
         }
     }
 
+    /// As [`take`](Self::take), if there are any.
+    #[inline(always)]
+    pub(crate) fn take_any(&mut self) -> Option<Self> {
+        (!self.0.is_empty()).then(|| self.take())
+    }
+
     /// All of them, to be woken once no lock is held.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::take(self)

@@ -94,6 +94,16 @@ impl Buffer {
         }
     }
 
+    /// As [`new`](Self::new), of one segment.
+    #[inline]
+    pub fn of_one(segment: Segment, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            size: segment.length,
+            segments: Segments::from_buf_and_len([segment; 2], 1),
+            _owner: owner,
+        }
+    }
+
     /// Bytes.
     pub const fn size(&self) -> usize {
         self.size

@@ -83,8 +83,9 @@ async fn sectors(disk: &impl Disk, sector: u64, bytes: u64) -> Result<Vec<u8>, T
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::disk::ram::RamDisk;
+    use crate::disk::ram::{self, RamDisk};
     use crate::shell::fake::block_on;
+    use alloc::sync::Arc;
     use proptest::prelude::*;
     use vsc::checksum::Crc32;
     use vsp::storage::disk::Durability;
@@ -136,8 +137,8 @@ pub(super) mod tests {
     }
 
     /// A disk of 1 MiB with these partitions.
-    pub(crate) fn disk(partitions: &[(Range<u64>, &str)]) -> RamDisk {
-        let disk = RamDisk::new(1 << 20).unwrap();
+    pub(crate) fn disk(partitions: &[(Range<u64>, &str)]) -> Arc<RamDisk> {
+        let disk = Arc::new(ram::of_size(1 << 20).unwrap());
         let sectors = disk.geometry().sectors;
         let (header, entries) = table(sectors, 1, 2, partitions);
         put(&disk, 1, &header);
@@ -151,7 +152,7 @@ pub(super) mod tests {
     #[test]
     fn partitions_are_read_with_their_numbers_ranges_and_names() {
         let disk = disk(&[(64..128, "boot"), (128..129, "größe")]);
-        let found = block_on(read(&disk)).unwrap();
+        let found = block_on(read(&*disk)).unwrap();
         let seen: Vec<_> = found
             .iter()
             .map(|partition| (partition.number, partition.sectors.clone(), &*partition.name))
@@ -164,11 +165,11 @@ pub(super) mod tests {
         let disk = disk(&[(64..128, "boot")]);
         put(&disk, 3, &[0xff; SECTOR]);
         put(&disk, 2, &[0xee; SECTOR]);
-        assert_eq!(block_on(read(&disk)).unwrap().len(), 1);
+        assert_eq!(block_on(read(&*disk)).unwrap().len(), 1);
         let last = disk.geometry().sectors - 1;
         put(&disk, last, &[0; SECTOR]);
         assert_eq!(
-            block_on(read(&disk)),
+            block_on(read(&*disk)),
             Err(TableError::Unsound(Unsound::Damaged(
                 "the entries' checksum is wrong"
             )))
@@ -179,7 +180,7 @@ pub(super) mod tests {
     fn an_empty_disk_has_no_table() {
         for bytes in [1, 1 << 20] {
             assert_eq!(
-                block_on(read(&RamDisk::new(bytes).unwrap())),
+                block_on(read(&ram::of_size(bytes).unwrap())),
                 Err(TableError::MISSING)
             );
         }
@@ -194,7 +195,7 @@ pub(super) mod tests {
             (1..2, "d"),
             (128..130, "e"),
         ]);
-        let names: Vec<String> = block_on(read(&disk))
+        let names: Vec<String> = block_on(read(&*disk))
             .unwrap()
             .into_iter()
             .map(|partition| partition.name)
@@ -221,7 +222,7 @@ pub(super) mod tests {
             put(&disk, 1, &header);
             put(&disk, 2, &entries);
             put(&disk, sectors - 1, &[0; SECTOR]);
-            if let Ok(partitions) = block_on(read(&disk)) {
+            if let Ok(partitions) = block_on(read(&*disk)) {
                 prop_assert!(partitions.iter().all(|partition| partition.sectors.end <= sectors));
             }
         }

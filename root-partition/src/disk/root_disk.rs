@@ -18,7 +18,7 @@ pub enum Backend {
     /// A namespace of an NVMe controller.
     Nvme(Namespace<PciController>),
     /// Memory of the root.
-    Ram(RamDisk),
+    Ram(Arc<RamDisk>),
     /// A file of the boot archive.
     Archive(ArchiveDisk),
 }
@@ -298,11 +298,12 @@ impl Disk for RootDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::ram;
     use crate::memory::dma;
     use crate::shell::fake::block_on;
 
     fn disk() -> RootDisk {
-        RootDisk::whole(Backend::Ram(RamDisk::new(1 << 20).unwrap()))
+        RootDisk::whole(Backend::Ram(Arc::new(ram::of_size(1 << 20).unwrap())))
     }
 
     #[test]

@@ -93,6 +93,13 @@ impl Packet {
 
     /// The body as that of its operation, in place.
     #[inline]
+    pub fn body_ref<T: FromBytes + Immutable + KnownLayout>(&self) -> Option<&T> {
+        const { assert!(size_of::<T>() <= BODY && align_of::<T>() <= align_of::<Self>()) };
+        T::ref_from_prefix(&self.body).ok().map(|(body, _)| body)
+    }
+
+    /// The body as that of its operation, in place.
+    #[inline]
     pub fn body_mut<T: FromBytes + IntoBytes + KnownLayout>(&mut self) -> Option<&mut T> {
         const { assert!(size_of::<T>() <= BODY && align_of::<T>() <= align_of::<Self>()) };
         T::mut_from_prefix(&mut self.body).ok().map(|(body, _)| body)

@@ -23,6 +23,16 @@ pub(super) struct RangeHeader {
 }
 const _: () = assert!(size_of::<RangeHeader>() == 8);
 
+/// What follows the descriptor of a GPA-direct packet that names one page.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct OnlyPage {
+    pub(super) header: GpaDirectHeader,
+    pub(super) range: RangeHeader,
+    pub(super) page: u64,
+}
+const _: () = assert!(size_of::<OnlyPage>() == 24);
+
 /// What follows the descriptor of a transfer-page packet.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -87,6 +97,26 @@ impl<'a> Packet<'a> {
             left: header.range_count,
             at: size_of::<GpaDirectHeader>() as u32,
         })
+    }
+
+    /// The memory that a GPA-direct packet names, if it is all in one page: guest physical address and bytes. `None` says nothing of
+    /// any other packet.
+    #[inline]
+    pub fn only_page(&self) -> Option<(u64, usize)> {
+        if self.kind() != PacketType::GPA_DIRECT {
+            return None;
+        }
+        let OnlyPage { header, range, page } = self.read_header(0).ok()?;
+        let RangeHeader {
+            byte_count,
+            byte_offset,
+        } = range;
+        let is_one = header.range_count == 1 && u64::from(byte_offset) + u64::from(byte_count) <= PAGE as u64;
+        if !is_one || byte_count == 0 {
+            return None;
+        }
+        let gpa = page.checked_mul(PAGE as u64)? + u64::from(byte_offset);
+        Some((gpa, byte_count as usize))
     }
 
     /// The page set and the ranges of a transfer-page packet.

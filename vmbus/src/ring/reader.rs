@@ -87,11 +87,12 @@ pub struct ReadBatch<'a> {
 }
 
 impl<'a> ReadBatch<'a> {
-    /// The next packet, if there is one. It stays in the ring until the batch is finished; then its bytes are the peer's.
+    /// The next packet of those that were there when the first was looked for. It stays in the ring until the batch is finished; then its
+    /// bytes are the peer's. What comes meanwhile is for the next batch, which [`Reader::unmask`] tells of.
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn next(&mut self) -> Result<Option<Packet<'a>>, RingError> {
-        if self.next == self.state.limit && !self.look()? {
+        if self.next == self.state.limit && (self.next != self.state.read || !self.look()?) {
             return Ok(None);
         }
         // It is a multiple of 8 anyway, but so the compiler knows.
@@ -128,31 +129,25 @@ impl<'a> ReadBatch<'a> {
         order::publish_read(self.memory.control(), self.memory.size(), before, self.next)
     }
 
-    /// Looks how far the peer has written: to a position in the ring, and not into what it was not given back.
+    /// Looks how far the peer has written; everything before was given back to it, so that it may have come to any position.
     #[inline]
     fn look(&mut self) -> Result<bool, RingError> {
         if let Some(corruption) = self.state.corrupt {
             return Err(corruption.into());
         }
         let write = self.memory.control().write_index().load(Ordering::Acquire);
-        if !self.memory.is_index(write) || (self.state.read != self.next && self.is_overrun(write)) {
+        if !self.memory.is_index(write) {
             return Err(self.fail(Corruption::Index(write)));
         }
         self.state.limit = write;
         Ok(write != self.next)
     }
 
-    /// Whether an index is among what was read and not given back.
-    fn is_overrun(&self, write: u32) -> bool {
-        let size = self.memory.size();
-        filled(size, self.state.read, write) < filled(size, self.state.read, self.next)
-    }
-
     #[cold]
     fn fail(&mut self, corruption: Corruption) -> RingError {
         self.state.corrupt = Some(corruption);
         // The next look finds that the ring is broken.
-        self.state.limit = self.next;
+        (self.state.limit, self.state.read) = (self.next, self.next);
         corruption.into()
     }
 }

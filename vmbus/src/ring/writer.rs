@@ -1,10 +1,11 @@
 //! The writing end of a ring.
 
-use super::gpa::{GpaDirectHeader, GpaRange, RangeHeader, TransferHeader, TransferRange};
+use super::gpa::{GpaDirectHeader, GpaRange, OnlyPage, RangeHeader, TransferHeader, TransferRange};
 use super::memory::RingMemory;
 use super::order::{self, Control, FLOW_CONTROL, free};
 use super::packet::{DESCRIPTOR, Descriptor, MAX_PACKET, OutsidePacket, PacketFlags, PacketType, TRAILER};
 use super::{Corruption, RingError, Signal};
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -252,6 +253,34 @@ impl WriteBatch<'_> {
         Ok(())
     }
 
+    /// As [`push_gpa_direct`](Self::push_gpa_direct), of one range in one page, as most small requests have; `payload` is a structure.
+    #[inline(always)]
+    pub fn push_gpa_page(
+        &mut self,
+        transaction: u64,
+        flags: PacketFlags,
+        page: u64,
+        range: Range<u32>,
+        payload: &(impl IntoBytes + Immutable),
+    ) -> Result<(), RingError> {
+        let payload = payload.as_bytes();
+        let header = size_of::<OnlyPage>();
+        let mut packet = self.reserve(PacketType::GPA_DIRECT, transaction, flags, header, payload.len())?;
+        packet.append_value(&OnlyPage {
+            header: GpaDirectHeader {
+                reserved: 0,
+                range_count: 1,
+            },
+            range: RangeHeader {
+                byte_count: range.end - range.start,
+                byte_offset: range.start,
+            },
+            page,
+        });
+        packet.append(payload);
+        Ok(())
+    }
+
     /// Adds a packet that names ranges of the transfer page set `page_set`; its payload is `payload`.
     pub fn push_transfer_pages(
         &mut self,
@@ -343,6 +372,7 @@ impl Reservation<'_> {
         self.length = self.length.wrapping_sub(bytes.len());
     }
 
+    #[inline(always)]
     fn append_value(&mut self, value: &(impl IntoBytes + Immutable)) {
         self.append(value.as_bytes());
     }

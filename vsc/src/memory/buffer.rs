@@ -109,6 +109,17 @@ impl Buffer {
         self.length
     }
 
+    /// As [`pages`](Self::pages), if it is one page.
+    #[inline(always)]
+    pub fn only_page(&self, offset: usize, length: usize) -> Option<(usize, u64)> {
+        let first = self.offset + self.inside(offset, length).ok()?;
+        let within = first % PAGE;
+        match (length, self.numbers.get(first / PAGE)) {
+            (1.., Some(&number)) if within + length <= PAGE => Some((within, number)),
+            _ => None,
+        }
+    }
+
     /// The pages that hold the `length` bytes from `offset` on: where in the first they begin, and the pages' numbers.
     pub fn pages(&self, offset: usize, length: usize) -> Result<(usize, &[u64]), OutsideBuffer> {
         let first = self.offset + self.inside(offset, length)?;
@@ -158,6 +169,7 @@ impl Buffer {
         Ok(())
     }
 
+    #[inline(always)]
     fn inside(&self, offset: usize, length: usize) -> Result<usize, OutsideBuffer> {
         let size = self.length;
         match offset.checked_add(length) {

@@ -1,7 +1,8 @@
 //! A controller: commands to its logical units, and what units there are.
 
 use super::error::StorageError;
-use super::queue::{Data, Queue, Transaction};
+use super::queue::Queue;
+use super::request::{Data, Request};
 use super::scsi::{self, Cdb, DeviceType, Sense};
 use crate::memory::{Buffer, PAGE};
 use alloc::boxed::Box;
@@ -10,12 +11,11 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::future::Future;
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use core::task::{Context, Poll, ready};
 use vmbus::protocol::storage::{
-    CDB_AND_SENSE, DataDirection, Operation, Packet, REQUEST_COMPLETION, ScsiRequest, ScsiStatus, SrbStatus,
+    CDB_AND_SENSE, DataDirection, MAX_CDB, Operation, Packet, REQUEST_COMPLETION, ScsiRequest, ScsiStatus,
+    SrbStatus,
 };
 use zerocopy::FromZeros;
 
@@ -205,61 +205,74 @@ impl Controller {
     }
 
     /// As [`command`](Self::command), once.
-    #[inline]
-    pub(super) fn execute<'a>(
-        &'a self,
+    pub(super) async fn execute(
+        &self,
         address: Address,
         cdb: Cdb,
         direction: DataDirection,
-        data: Option<Data<'a>>,
-    ) -> Execution<'a> {
+        data: Option<Data<'_>>,
+    ) -> Result<usize, StorageError> {
+        let mut request = self.begin()?;
         let length = data.map_or(0, |data| data.length);
-        let mut message = Packet::new_zeroed();
-        (message.operation, message.flags) = (Operation::EXECUTE_SRB, REQUEST_COMPLETION);
-        if let Some(request) = message.body_mut::<ScsiRequest>() {
-            request.length = size_of::<ScsiRequest>() as u16;
-            request.path = address.path;
-            request.target = address.target;
-            request.lun = address.lun;
-            request.cdb_length = cdb.length;
-            request.sense_length = CDB_AND_SENSE as u8;
-            request.direction = direction;
-            request.transfer_length = length as u32;
-            request.cdb[..cdb.bytes.len()].copy_from_slice(&cdb.bytes);
-        }
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.queues.len().max(1);
-        let queue = self.queues.get(if count == 1 { 0 } else { index % count });
-        Execution {
-            transaction: queue.map(|queue| queue.transact(message, data)),
-            length,
-        }
-    }
-}
-
-/// A command that a unit is to carry out; ends with the bytes that were transferred. A future of its own, as each read and write is one.
-pub(super) struct Execution<'a> {
-    /// None where there is no channel.
-    transaction: Option<Transaction<'a>>,
-    length: usize,
-}
-
-impl Future for Execution<'_> {
-    type Output = Result<usize, StorageError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let length = self.length;
-        let Some(transaction) = &mut self.transaction else {
-            return Poll::Ready(Err(StorageError::ControllerGone));
+        let encode = |bytes: &mut [u8; MAX_CDB]| {
+            *bytes = cdb.bytes;
+            cdb.length
         };
-        let answer = ready!(Pin::new(transaction).poll(context));
-        Poll::Ready(answer.and_then(|answer| outcome(&answer.body(), length)))
+        let make = || message(address, direction, length, encode);
+        poll_fn(|context| request.poll(context, data, make, |answer| outcome(answer, length))).await?
     }
+
+    /// Begins a request on any channel.
+    #[inline(always)]
+    pub(super) fn begin(&self) -> Result<Request<'_>, StorageError> {
+        let queue = match self.queues.as_slice() {
+            [only] => Some(only),
+            queues => {
+                let index = self.next.fetch_add(1, Ordering::Relaxed);
+                queues.get(index % queues.len().max(1))
+            }
+        };
+        Ok(Request::new(queue.ok_or(StorageError::ControllerGone)?))
+    }
+}
+
+/// The message for a command with `length` bytes of data, which `encode` writes to what is zero; it gives the command's length.
+#[inline(always)]
+pub(super) fn message(
+    address: Address,
+    direction: DataDirection,
+    length: usize,
+    encode: impl FnOnce(&mut [u8; MAX_CDB]) -> u8,
+) -> Packet {
+    let mut message = Packet::new_zeroed();
+    (message.operation, message.flags) = (Operation::EXECUTE_SRB, REQUEST_COMPLETION);
+    if let Some(request) = message.body_mut::<ScsiRequest>() {
+        request.length = size_of::<ScsiRequest>() as u16;
+        request.path = address.path;
+        request.target = address.target;
+        request.lun = address.lun;
+        request.sense_length = CDB_AND_SENSE as u8;
+        request.direction = direction;
+        request.transfer_length = length as u32;
+        if let Some(cdb) = request.cdb.first_chunk_mut() {
+            request.cdb_length = encode(cdb);
+        }
+    }
+    message
+}
+
+/// How many bytes were transferred, where an answer says that all is well.
+#[inline(always)]
+pub(super) fn transferred(answer: &Packet) -> Option<usize> {
+    let answer = answer.body_ref::<ScsiRequest>()?;
+    let good = answer.srb_status == SrbStatus::SUCCESS && answer.scsi_status == ScsiStatus::GOOD;
+    good.then_some(answer.transfer_length as usize)
 }
 
 /// How a request for `length` bytes ended: the bytes that were transferred.
-fn outcome(answer: &ScsiRequest, length: usize) -> Result<usize, StorageError> {
+#[cold]
+pub(super) fn outcome(answer: &Packet, length: usize) -> Result<usize, StorageError> {
+    let answer: ScsiRequest = answer.body();
     if answer.srb_status.has_sense() {
         let length = usize::from(answer.sense_length);
         let sense = answer.cdb.get(..length).and_then(Sense::parse);

@@ -2,11 +2,11 @@
 
 use super::controller::{Address, Controller};
 use super::error::StorageError;
-use super::queue::Data;
+use super::request::Data;
 use super::scsi::{self, Cdb, DeviceType, Sense};
+use super::transfer::{Kind, Transfer};
 use crate::block::{BlockDevice, Durability, Geometry};
 use crate::memory::Buffer;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use spin::Mutex;
@@ -58,25 +58,26 @@ impl Disk {
         Ok(known.geometry)
     }
 
-    /// Has a command carried out; if the unit says that something has changed, the disk is known anew before it is tried again.
-    #[inline]
-    async fn command(
-        &self,
-        cdb: Cdb,
-        direction: DataDirection,
-        data: Option<Data<'_>>,
-    ) -> Result<usize, StorageError> {
-        match self.controller.execute(self.address, cdb, direction, data).await {
-            // On the heap, so that the many that need no second try are not as large as the few that do.
-            Err(StorageError::Sense(Sense {
-                key: Sense::UNIT_ATTENTION,
-                ..
-            })) => Box::pin(self.command_again(cdb, direction, data)).await,
+    /// Its controller.
+    #[inline(always)]
+    pub(super) const fn controller(&self) -> &Arc<Controller> {
+        &self.controller
+    }
+
+    /// Has a command carried out that is no read or write; if the unit says that something has changed, the disk is known anew
+    /// before it is tried again.
+    async fn command(&self, cdb: Cdb) -> Result<usize, StorageError> {
+        let direction = DataDirection::NONE;
+        match self.controller.execute(self.address, cdb, direction, None).await {
+            Err(StorageError::Sense(sense)) if sense.key == Sense::UNIT_ATTENTION => {
+                self.command_again(cdb, direction, None).await
+            }
             result => result,
         }
     }
 
-    async fn command_again(
+    /// Has a command carried out before which the unit had something else to say.
+    pub(super) async fn command_again(
         &self,
         cdb: Cdb,
         direction: DataDirection,
@@ -84,43 +85,6 @@ impl Disk {
     ) -> Result<usize, StorageError> {
         self.refresh().await?;
         self.controller.command(self.address, cdb, direction, data).await
-    }
-
-    /// Transfers all of `buffer`, in pieces that the host takes.
-    async fn transfer(
-        &self,
-        block: u64,
-        buffer: &Arc<Buffer>,
-        direction: DataDirection,
-        cdb: impl Fn(u64, u32) -> Cdb,
-    ) -> Result<(), StorageError> {
-        let geometry = self.geometry();
-        let size = geometry.block_size as usize;
-        if buffer.size() == 0 || !buffer.size().is_multiple_of(size) {
-            return Err(StorageError::NotBlocks(buffer.size()));
-        }
-        let count = (buffer.size() / size) as u64;
-        let end = block.checked_add(count).ok_or(StorageError::OutOfRange)?;
-        if end > geometry.blocks {
-            return Err(StorageError::OutOfRange);
-        }
-        // Scattered data takes a page more than its size.
-        let most = (self.controller.max_transfer() as usize / size).max(1) * size;
-        let mut offset = 0;
-        while offset < buffer.size() {
-            let length = most.min(buffer.size() - offset);
-            let data = Data {
-                buffer,
-                offset,
-                length,
-            };
-            let cdb = cdb(block + (offset / size) as u64, (length / size) as u32);
-            if self.command(cdb, direction, Some(data)).await? != length {
-                return Err(StorageError::Protocol);
-            }
-            offset += length;
-        }
-        Ok(())
     }
 }
 
@@ -131,31 +95,27 @@ impl BlockDevice for Disk {
         self.known.lock().geometry
     }
 
+    #[inline]
     fn read(
         &self,
         block: u64,
         buffer: &Arc<Buffer>,
     ) -> impl Future<Output = Result<(), StorageError>> + Send {
-        self.transfer(block, buffer, DataDirection::READ, Cdb::read)
+        Transfer::new(self, Kind::Read, block, buffer)
     }
 
-    async fn write(
+    #[inline]
+    fn write(
         &self,
         block: u64,
         buffer: &Arc<Buffer>,
         durability: Durability,
-    ) -> Result<(), StorageError> {
-        if self.geometry().read_only {
-            return Err(StorageError::ReadOnly);
-        }
-        let fua = durability == Durability::OnMedium;
-        let cdb = |block, count| Cdb::write(block, count, fua);
-        self.transfer(block, buffer, DataDirection::WRITE, cdb).await
+    ) -> impl Future<Output = Result<(), StorageError>> + Send {
+        Transfer::new(self, Kind::Write(durability), block, buffer)
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
-        self.command(Cdb::synchronize_cache(), DataDirection::NONE, None)
-            .await?;
+        self.command(Cdb::synchronize_cache()).await?;
         Ok(())
     }
 

@@ -13,7 +13,9 @@
 //! | `open` | opening a controller's channels, and its handshake |
 //! | `controller` | commands to logical units, and what units there are |
 //! | `disk` | a disk as a block device |
+//! | `transfer` | reads and writes |
 //! | `queue` | one channel: requests that wait for their completions |
+//! | `request` | a request from when it is sent to its completion |
 //! | `scsi` | command blocks, and what commands return |
 //! | `error` | why a request failed |
 
@@ -24,7 +26,9 @@ mod error;
 pub mod fuzz;
 mod open;
 mod queue;
+mod request;
 mod scsi;
+mod transfer;
 
 pub use controller::{Address, Controller, Found};
 pub use disk::Disk;

@@ -1,6 +1,7 @@
 //! One channel: requests that wait for their completions. The host may complete in any order, twice, or what was never asked.
 
 use super::error::StorageError;
+use super::request::{Data, Ticket, Transaction};
 use crate::bus::{Doorbell, Interrupt};
 use crate::memory::Buffer;
 use crate::wait::Waiting;
@@ -9,15 +10,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::fmt;
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
+use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::task::{Context, Poll, Waker, ready};
-use spin::Mutex;
+use core::task::{Context, Poll, Waker};
+use spin::{Mutex, MutexGuard};
 use vmbus::protocol::storage::{Operation, Packet};
 use vmbus::ring::gpa::GpaRange;
 use vmbus::ring::{self, PacketFlags, PacketType, RingError, Signal};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Requests of one channel that may be under way.
 const SLOTS: u16 = 256;
@@ -91,6 +91,8 @@ struct Slot {
     progress: Progress,
     /// The memory that the host may use until it has completed.
     buffer: Option<Arc<Buffer>>,
+    /// What the host has answered, once it has.
+    answer: Packet,
 }
 
 enum Progress {
@@ -98,15 +100,9 @@ enum Progress {
     Waiting(Option<Waker>),
     /// Nobody waits any more.
     Abandoned,
-    Done(Result<Packet, StorageError>),
-}
-
-/// The part of a buffer that a request is about.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Data<'a> {
-    pub(super) buffer: &'a Arc<Buffer>,
-    pub(super) offset: usize,
-    pub(super) length: usize,
+    /// The answer is in the slot.
+    Answered,
+    Failed(StorageError),
 }
 
 impl fmt::Debug for Queue {
@@ -122,6 +118,7 @@ impl Queue {
             generation: 0,
             progress: Progress::Free,
             buffer: None,
+            answer: Packet::new_zeroed(),
         };
         let state = State {
             rings,
@@ -143,24 +140,18 @@ impl Queue {
     }
 
     /// Sends a request, once the future is polled, and waits for its completion.
-    #[inline]
     pub(super) const fn transact<'a>(&'a self, message: Packet, data: Option<Data<'a>>) -> Transaction<'a> {
-        Transaction {
-            queue: self,
-            message,
-            data,
-            ticket: None,
-        }
+        Transaction::new(self, message, data)
     }
 
     /// Sends a request as soon as there is a slot and room for it; its task is woken when it is completed.
-    #[inline]
-    fn submit(
+    #[inline(always)]
+    pub(super) fn submit(
         &self,
         context: &Context<'_>,
         message: &Packet,
         data: Option<Data<'_>>,
-    ) -> Poll<Result<Ticket<'_>, StorageError>> {
+    ) -> Poll<Result<Ticket, StorageError>> {
         let mut state = self.state.lock();
         if let Some(error) = state.closed {
             return Poll::Ready(Err(error));
@@ -176,12 +167,7 @@ impl Queue {
                 if signal.is_needed() {
                     self.doorbell.ring();
                 }
-                Poll::Ready(Ok(Ticket {
-                    queue: self,
-                    index,
-                    generation,
-                    ended: false,
-                }))
+                Poll::Ready(Ok(Ticket { index, generation }))
             }
             Err(StorageError::Ring(RingError::Full { needed })) => {
                 state.waiting.add(context.waker());
@@ -199,6 +185,73 @@ impl Queue {
         }
     }
 
+    /// Takes the result of a request if it has ended: what `read` makes of the answer. Its ticket is not to be used again then.
+    #[inline(always)]
+    pub(super) fn result<T>(
+        &self,
+        context: &Context<'_>,
+        Ticket { index, generation }: Ticket,
+        read: impl FnOnce(&Packet) -> T,
+    ) -> Poll<Result<T, StorageError>> {
+        let mut state = self.state.lock();
+        let result = match state.slot(index, generation) {
+            Some(slot) if matches!(slot.progress, Progress::Answered) => read(&slot.answer),
+            _ => return Self::no_answer(state, context, Ticket { index, generation }),
+        };
+        let waiting = state.free(index);
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+        Poll::Ready(Ok(result))
+    }
+
+    /// The result of a request that has no answer, or has none yet.
+    #[cold]
+    fn no_answer<T>(
+        mut state: MutexGuard<'_, State>,
+        context: &Context<'_>,
+        Ticket { index, generation }: Ticket,
+    ) -> Poll<Result<T, StorageError>> {
+        let error = match state.slot(index, generation).map(|slot| &mut slot.progress) {
+            Some(Progress::Waiting(Some(known))) => {
+                known.clone_from(context.waker());
+                return Poll::Pending;
+            }
+            Some(Progress::Waiting(waker)) => {
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Some(Progress::Failed(error)) => *error,
+            _ => return Poll::Ready(Err(StorageError::Protocol)),
+        };
+        let waiting = state.free(index);
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+        Poll::Ready(Err(error))
+    }
+
+    /// Nobody waits for a request any more.
+    pub(super) fn abandon(&self, Ticket { index, generation }: Ticket) {
+        let mut state = self.state.lock();
+        let Some(slot) = state.slot(index, generation) else {
+            return;
+        };
+        match slot.progress {
+            Progress::Waiting(_) => slot.progress = Progress::Abandoned,
+            Progress::Answered | Progress::Failed(_) => {
+                let waiting = state.free(index);
+                drop(state);
+                if let Some(waiting) = waiting {
+                    waiting.wake();
+                }
+            }
+            Progress::Free | Progress::Abandoned => {}
+        }
+    }
+
     /// Takes what has come, as far as it is not too much at once; returns whether there is more.
     fn take_all(&self) -> bool {
         for _ in 0..ROUNDS {
@@ -208,23 +261,23 @@ impl Queue {
                 return false;
             }
             state.rings.incoming.mask();
-            let taken = state.take(&mut wakers);
+            let mut notices = 0;
+            let taken = state.take(&mut wakers, &mut notices);
             // Completions free slots, and an interrupt without any may be for room in the ring.
-            let waiting = state.waiting.take();
+            let waiting = state.waiting.take_any();
             let more = match taken {
-                Ok(_) => wakers.is_full() || state.rings.incoming.unmask(),
+                Ok(_) => state.rings.incoming.unmask(),
                 Err(_) => false,
             };
             drop(state);
             wakers.drain(..).for_each(Waker::wake);
-            waiting.wake();
+            if let Some(waiting) = waiting {
+                waiting.wake();
+            }
+            (0..notices).for_each(|_| self.notices.add());
             match taken {
-                Ok(Taken { signal, notices }) => {
-                    if signal.is_needed() {
-                        self.doorbell.ring();
-                    }
-                    (0..notices).for_each(|_| self.notices.add());
-                }
+                Ok(signal) if signal.is_needed() => self.doorbell.ring(),
+                Ok(_) => {}
                 Err(error) => {
                     log::warn!("a storage channel is given up: {error}");
                     self.close(error.into());
@@ -247,7 +300,7 @@ impl Queue {
                 if let Some(waker) = waker.take() {
                     waiting.add(&waker);
                 }
-                slot.progress = Progress::Done(Err(error));
+                slot.progress = Progress::Failed(error);
             }
         }
         drop(state);
@@ -276,14 +329,9 @@ impl Drop for Queue {
     }
 }
 
-struct Taken {
-    signal: Signal,
-    notices: u32,
-}
-
 impl State {
     /// Writes the request of slot `index` to the ring.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, index: u16, message: &Packet, data: Option<Data<'_>>) -> Result<Signal, StorageError> {
         let generation = self.slots[usize::from(index)].generation;
         let transaction = u64::from(generation) << 16 | u64::from(index + 1);
@@ -291,16 +339,24 @@ impl State {
         let mut batch = self.rings.outgoing.batch()?;
         match data {
             Some(data) => {
-                let (offset, pages) = data
-                    .buffer
-                    .pages(data.offset, data.length)
-                    .map_err(|_| StorageError::OutOfRange)?;
-                let range = GpaRange {
-                    byte_count: data.length as u32,
-                    byte_offset: offset as u32,
-                    pages,
-                };
-                batch.push_gpa_direct(transaction, flags, &[range], message.as_bytes())?;
+                let Data {
+                    buffer,
+                    offset,
+                    length,
+                } = data;
+                if let Some((within, page)) = buffer.only_page(offset, length) {
+                    let range = within as u32..(within + length) as u32;
+                    batch.push_gpa_page(transaction, flags, page, range, message)?;
+                } else {
+                    let outside = |_| StorageError::OutOfRange;
+                    let (within, pages) = buffer.pages(offset, length).map_err(outside)?;
+                    let range = GpaRange {
+                        byte_count: length as u32,
+                        byte_offset: within as u32,
+                        pages,
+                    };
+                    batch.push_gpa_direct(transaction, flags, &[range], message.as_bytes())?;
+                }
             }
             None => batch.push(PacketType::IN_BAND, transaction, flags, &[message.as_bytes()])?,
         }
@@ -308,6 +364,7 @@ impl State {
     }
 
     /// Makes slot `index`, the last of the free ones, that of a request that was sent.
+    #[inline(always)]
     fn begin(&mut self, index: u16, data: Option<Data<'_>>, waker: &Waker) -> u32 {
         self.free.pop();
         let slot = &mut self.slots[usize::from(index)];
@@ -316,36 +373,54 @@ impl State {
         slot.generation
     }
 
-    /// Makes a slot free whose request has ended. Of a closed queue, the memory is kept until the queue goes.
-    fn free(&mut self, index: u16) {
-        if let Some(slot) = self
-            .slots
-            .get_mut(usize::from(index))
-            .filter(|_| self.closed.is_none())
+    /// The slot `index`, if it is not that of a later request by now.
+    #[inline(always)]
+    fn slot(&mut self, index: u16, generation: u32) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(usize::from(index))?;
+        (slot.generation == generation).then_some(slot)
+    }
+
+    /// Makes a slot free whose request has ended, and gives those who wait for one. Of a closed queue, the memory is kept until the
+    /// queue goes.
+    #[inline(always)]
+    fn free(&mut self, index: u16) -> Option<Waiting> {
+        if self.closed.is_none()
+            && let Some(slot) = self.slots.get_mut(usize::from(index))
         {
             slot.release();
             self.free.push(index);
         }
+        self.waiting.take_any()
     }
 
-    fn take(&mut self, wakers: &mut ArrayVec<Waker, AT_ONCE>) -> Result<Taken, RingError> {
+    /// Takes what has come, as far as it is not too much at once: the tasks to be woken, and how often the host has said that there are
+    /// other units. Says whether the host is to be signalled.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        wakers: &mut ArrayVec<Waker, AT_ONCE>,
+        notices: &mut u32,
+    ) -> Result<Signal, RingError> {
         let Self {
             rings, slots, free, ..
         } = self;
-        let mut notices = 0;
         let mut batch = rings.incoming.batch();
         for _ in 0..AT_ONCE {
             let Some(packet) = batch.next()? else {
                 break;
             };
             match packet.kind() {
-                PacketType::COMPLETION => wakers.extend(complete(slots, free, &packet)),
-                PacketType::IN_BAND => notices += u32::from(is_notice(&packet)),
+                PacketType::COMPLETION => {
+                    // There is room for as many as are taken.
+                    if let Some(waker) = complete(slots, free, &packet) {
+                        let _ = wakers.try_push(waker);
+                    }
+                }
+                PacketType::IN_BAND => *notices += u32::from(is_notice(&packet)),
                 other => log::debug!("the host sends a packet of type {}", other.0),
             }
         }
-        let signal = batch.finish();
-        Ok(Taken { signal, notices })
+        Ok(batch.finish())
     }
 }
 
@@ -356,6 +431,7 @@ fn is_notice(packet: &ring::Packet<'_>) -> bool {
 }
 
 /// Ends the request that a completion is for, if there is one.
+#[inline(always)]
 fn complete(slots: &mut [Slot], free: &mut Vec<u16>, packet: &ring::Packet<'_>) -> Option<Waker> {
     let transaction = packet.transaction();
     let index = (transaction as u16).checked_sub(1)?;
@@ -363,121 +439,28 @@ fn complete(slots: &mut [Slot], free: &mut Vec<u16>, packet: &ring::Packet<'_>) 
     if u64::from(slot.generation) != transaction >> 16 {
         return None;
     }
-    let waker = match &mut slot.progress {
-        Progress::Waiting(waker) => waker.take(),
-        Progress::Abandoned => {
+    let Progress::Waiting(waker) = &mut slot.progress else {
+        if matches!(slot.progress, Progress::Abandoned) {
             slot.release();
             free.push(index);
-            return None;
         }
-        Progress::Free | Progress::Done(_) => return None,
+        return None;
     };
-    slot.progress = Progress::Done(match packet.read::<Packet>(0) {
-        Ok(answer) if answer.operation == Operation::COMPLETE_IO => Ok(answer),
-        _ => Err(StorageError::Protocol),
-    });
+    let waker = waker.take();
+    let copied = packet.copy_payload(0, slot.answer.as_mut_bytes());
+    slot.progress = match copied.is_ok() && slot.answer.operation == Operation::COMPLETE_IO {
+        true => Progress::Answered,
+        false => Progress::Failed(StorageError::Protocol),
+    };
     slot.buffer = None;
     waker
 }
 
 impl Slot {
+    #[inline(always)]
     fn release(&mut self) {
         self.progress = Progress::Free;
         self.buffer = None;
         self.generation = self.generation.wrapping_add(1);
-    }
-}
-
-/// A request and its completion. One future and no nest of them, as each read and write goes through it.
-pub(super) struct Transaction<'a> {
-    queue: &'a Queue,
-    message: Packet,
-    data: Option<Data<'a>>,
-    /// Once it was sent.
-    ticket: Option<Ticket<'a>>,
-}
-
-impl Future for Transaction<'_> {
-    type Output = Result<Packet, StorageError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(ticket) = &mut self.ticket {
-            return ticket.poll(context);
-        }
-        let ticket = ready!(self.queue.submit(context, &self.message, self.data))?;
-        self.ticket = Some(ticket);
-        // Whoever takes its completion finds the task's waker.
-        Poll::Pending
-    }
-}
-
-/// A request that was sent.
-struct Ticket<'a> {
-    queue: &'a Queue,
-    index: u16,
-    generation: u32,
-    /// Its result was taken, and the slot is another's.
-    ended: bool,
-}
-
-impl Ticket<'_> {
-    #[inline]
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<Packet, StorageError>> {
-        let mut state = self.queue.state.lock();
-        let Some(slot) = state
-            .slots
-            .get_mut(usize::from(self.index))
-            .filter(|slot| slot.generation == self.generation)
-        else {
-            // The result was taken already.
-            return Poll::Ready(Err(StorageError::Protocol));
-        };
-        match &mut slot.progress {
-            Progress::Done(result) => {
-                let result = *result;
-                self.ended = true;
-                state.free(self.index);
-                let waiting = state.waiting.take();
-                drop(state);
-                waiting.wake();
-                Poll::Ready(result)
-            }
-            Progress::Waiting(waker) => {
-                match waker {
-                    Some(known) => known.clone_from(context.waker()),
-                    None => *waker = Some(context.waker().clone()),
-                }
-                Poll::Pending
-            }
-            Progress::Free | Progress::Abandoned => Poll::Ready(Err(StorageError::Protocol)),
-        }
-    }
-}
-
-impl Drop for Ticket<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let mut state = self.queue.state.lock();
-        let Some(slot) = state
-            .slots
-            .get_mut(usize::from(self.index))
-            .filter(|slot| slot.generation == self.generation)
-        else {
-            return;
-        };
-        match slot.progress {
-            Progress::Waiting(_) => slot.progress = Progress::Abandoned,
-            Progress::Done(_) => {
-                state.free(self.index);
-                let waiting = state.waiting.take();
-                drop(state);
-                waiting.wake();
-            }
-            Progress::Free | Progress::Abandoned => {}
-        }
     }
 }

@@ -68,32 +68,11 @@ impl Cdb {
         Self::new([operation::MODE_SENSE_6, 1 << 3, mode::CACHING, 0, length, 0])
     }
 
-    pub(super) fn read(block: u64, count: u32) -> Self {
-        Self::transfer([operation::READ_10, operation::READ_16], 0, block, count)
-    }
-
-    pub(super) fn write(block: u64, count: u32, fua: bool) -> Self {
-        let flags = if fua { FORCE_UNIT_ACCESS } else { 0 };
-        Self::transfer([operation::WRITE_10, operation::WRITE_16], flags, block, count)
-    }
-
-    /// In 10 bytes where that is enough, else in 16.
-    fn transfer([short, long]: [u8; 2], flags: u8, block: u64, count: u32) -> Self {
-        match (u32::try_from(block), u16::try_from(count)) {
-            (Ok(block), Ok(count)) => {
-                let mut bytes = [short, flags, 0, 0, 0, 0, 0, 0, 0, 0];
-                bytes[2..6].copy_from_slice(&block.to_be_bytes());
-                bytes[7..9].copy_from_slice(&count.to_be_bytes());
-                Self::new(bytes)
-            }
-            _ => {
-                let mut bytes = [0; 16];
-                (bytes[0], bytes[1]) = (long, flags);
-                bytes[2..10].copy_from_slice(&block.to_be_bytes());
-                bytes[10..14].copy_from_slice(&count.to_be_bytes());
-                Self::new(bytes)
-            }
-        }
+    /// A read, or a write.
+    pub(super) fn transfer(transfer: &Transfer) -> Self {
+        let mut bytes = [0; MAX_CDB];
+        let length = transfer.encode(&mut bytes);
+        Self { bytes, length }
     }
 
     /// All of the disk.
@@ -108,6 +87,52 @@ impl Cdb {
         bytes[0] = operation::UNMAP;
         bytes[7..9].copy_from_slice(&list_length.to_be_bytes());
         Self::new(bytes)
+    }
+}
+
+/// What a read or a write says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer {
+    pub(super) is_write: bool,
+    /// Not only into a cache.
+    pub(super) fua: bool,
+    /// The first block.
+    pub(super) block: u64,
+    /// Blocks.
+    pub(super) count: u32,
+}
+
+impl Transfer {
+    /// Writes it as a command to `cdb`, which is zero, and gives the command's length: 10 bytes where that is enough, else 16.
+    #[inline(always)]
+    pub(super) fn encode(&self, cdb: &mut [u8; MAX_CDB]) -> u8 {
+        let (Ok(block), Ok(count)) = (u32::try_from(self.block), u16::try_from(self.count)) else {
+            return self.encode_long(cdb);
+        };
+        cdb[0] = match self.is_write {
+            false => operation::READ_10,
+            true => operation::WRITE_10,
+        };
+        cdb[1] = self.flags();
+        cdb[2..6].copy_from_slice(&block.to_be_bytes());
+        cdb[7..9].copy_from_slice(&count.to_be_bytes());
+        10
+    }
+
+    #[cold]
+    fn encode_long(&self, cdb: &mut [u8; MAX_CDB]) -> u8 {
+        cdb[0] = match self.is_write {
+            false => operation::READ_16,
+            true => operation::WRITE_16,
+        };
+        cdb[1] = self.flags();
+        cdb[2..10].copy_from_slice(&self.block.to_be_bytes());
+        cdb[10..14].copy_from_slice(&self.count.to_be_bytes());
+        16
+    }
+
+    const fn flags(&self) -> u8 {
+        if self.fua { FORCE_UNIT_ACCESS } else { 0 }
     }
 }
 
@@ -266,14 +291,22 @@ mod tests {
 
     #[test]
     fn a_transfer_takes_the_shortest_command_that_can_say_it() {
-        let short = Cdb::read(u32::MAX.into(), u16::MAX.into());
+        let transfer = |is_write, fua, block, count| {
+            Cdb::transfer(&Transfer {
+                is_write,
+                fua,
+                block,
+                count,
+            })
+        };
+        let short = transfer(false, false, u32::MAX.into(), u16::MAX.into());
         assert_eq!((short.bytes[0], short.length), (0x28, 10));
         for (block, count) in [(1 << 32, 1), (0, 1 << 16)] {
-            let long = Cdb::write(block, count, true);
+            let long = transfer(true, true, block, count);
             assert_eq!((long.bytes[0], long.bytes[1], long.length), (0x8a, 8, 16));
         }
         assert_eq!(
-            Cdb::read(0x0102_0304_0506, 7).bytes,
+            transfer(false, false, 0x0102_0304_0506, 7).bytes,
             [0x88, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 7, 0, 0]
         );
     }

@@ -51,6 +51,12 @@ struct HostLink {
     nobody: Arc<()>,
 }
 
+fn segment(gpa: u64, length: usize) -> Option<Segment> {
+    let pointer = NonNull::new(gpa as *mut u8)?;
+    // SAFETY: the guest of these tests names memory of its own, which it keeps until it is answered.
+    Some(unsafe { Segment::new(pointer, gpa, length) })
+}
+
 impl Link for HostLink {
     fn wait(&self) -> impl Future<Output = ()> + Send {
         std::future::poll_fn(|_| match self.wires.host.swap(false, Ordering::Relaxed) {
@@ -64,16 +70,15 @@ impl Link for HostLink {
     }
 
     fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<HostBuffer> {
-        let segment = |(gpa, length): (u64, usize)| {
-            let pointer = NonNull::new(gpa as *mut u8)?;
-            // SAFETY: the guest of these tests names memory of its own, which it keeps until it is answered.
-            Some(unsafe { Segment::new(pointer, gpa, length) })
-        };
         let mut segments = Segments::new();
-        for piece in pieces {
-            segments.push(segment(piece)?);
+        for (gpa, length) in pieces {
+            segments.push(segment(gpa, length)?);
         }
         Some(HostBuffer::new(segments, self.nobody.clone()))
+    }
+
+    fn piece(&self, gpa: u64, length: usize) -> Option<HostBuffer> {
+        Some(HostBuffer::of_one(segment(gpa, length)?, self.nobody.clone()))
     }
 
     fn offer_sub_channels(&self, _: u16) -> u16 {

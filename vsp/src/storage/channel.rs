@@ -10,7 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use futures_util::stream::{FuturesUnordered, Stream};
 use vmbus::protocol::storage::{
     CreateSubChannels, MULTI_CHANNEL, Operation, Packet, Properties, ProtocolVersion, REQUEST_COMPLETION,
@@ -33,6 +33,11 @@ pub trait Link: Send + Sync {
     fn signal(&self);
     /// The memory of `pieces`, guest physical addresses with their lengths, in a row; `None` where the guest does not have it.
     fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer>;
+    /// As [`buffer`](Self::buffer), of one piece, which most requests have.
+    #[inline]
+    fn piece(&self, gpa: u64, length: usize) -> Option<Buffer> {
+        self.buffer([(gpa, length)])
+    }
     /// Offers so many sub-channels, and says how many there are. Only asked for on the first channel.
     fn offer_sub_channels(&self, count: u16) -> u16;
     /// So many packets were taken, and so many sent.
@@ -63,96 +68,80 @@ pub async fn serve<D: Disk>(
         answers: VecDeque::new(),
         reset: None,
         sent: 0,
+        teller: None,
     };
     let ring::Channel {
         mut outgoing,
         mut incoming,
     } = rings;
     let mut running = FuturesUnordered::new();
-    loop {
-        incoming.mask();
-        let mut taken = 0;
-        if session.answers.is_empty() && session.reset.is_none() {
-            let epoch = controller.epoch();
-            let mut batch = incoming.batch();
-            let mut out = match outgoing.batch() {
-                Ok(out) => out,
-                Err(error) => return error,
-            };
-            // What is behind a reset waits until that is done.
-            while running.len() + session.answers.len() < MAX_OUTSTANDING && session.reset.is_none() {
-                let packet = match batch.next() {
-                    Ok(Some(packet)) => packet,
-                    Ok(None) => break,
-                    Err(error) => return error,
-                };
-                taken += 1;
-                match session.take(&packet, &epoch, link, &mut out) {
-                    Ok(None) => {}
-                    Ok(Some((reply, mut pending))) => {
-                        running.push(async move { (reply, pending.run().await) });
-                        // A disk begins with it now: a reset that follows gives up only what is not begun.
-                        settle(&mut running, &mut session).await;
-                    }
-                    Err(error) => return error,
+    // Looked at when there is nothing else to do, and made anew when it has come.
+    let mut signal = pin!(link.wait());
+    // One state and not one for each wait, as what is kept from one to the next costs more than most requests.
+    poll_fn(move |cx| {
+        // It is what has woken the task, mostly, and is to be seen before the ring is looked at.
+        came(signal.as_mut(), cx, || link.wait());
+        loop {
+            incoming.mask();
+            let mut taken = 0;
+            if session.answers.is_empty() && session.reset.is_none() {
+                let ends = (&mut incoming, &mut outgoing);
+                match session.take_all(ends, link, &mut running, cx, work) {
+                    Ok(count) => taken = count,
+                    Err(error) => return Poll::Ready(error),
                 }
             }
-            let (room, answers) = (batch.finish(), out.commit());
-            if room.is_needed() || answers.is_needed() {
-                link.signal();
+            // What the disks have done by now is answered in one batch.
+            if !running.is_empty() {
+                session.settle(&mut running, cx);
             }
-        }
-        // What the disks have done by now is answered in one batch.
-        if !running.is_empty() {
-            settle(&mut running, &mut session).await;
-        }
-        poll_fn(|cx| Poll::Ready(session.poll_reset(cx))).await;
-        let sent = match session.answer(&mut outgoing, link) {
-            Ok(sent) => sent,
-            Err(error) => return error,
-        };
-        link.count(taken, core::mem::take(&mut session.sent) + sent);
-        let has_room = session.answers.is_empty();
-        let takes = has_room && session.reset.is_none() && running.len() < MAX_OUTSTANDING;
-        if incoming.unmask() && takes {
-            continue;
-        }
-        let mut wait = pin!(link.wait());
-        poll_fn(|cx| {
-            let mut ready = false;
-            while !running.is_empty()
-                && let Poll::Ready(Some((reply, answer))) = pin!(&mut running).poll_next(cx)
-            {
-                session.finish(reply, answer);
-                ready = true;
+            session.poll_reset(cx);
+            if session.has_more_to_say() {
+                match session.answer(&mut outgoing, link) {
+                    Ok(more) => session.sent += more,
+                    Err(error) => return Poll::Ready(error),
+                }
             }
+            link.count(taken, core::mem::take(&mut session.sent));
+            let takes =
+                session.answers.is_empty() && session.reset.is_none() && running.len() < MAX_OUTSTANDING;
+            if incoming.unmask() && takes {
+                continue;
+            }
+            if came(signal.as_mut(), cx, || link.wait()) {
+                continue;
+            }
+            let mut ready = !running.is_empty() && session.settle(&mut running, cx);
             ready |= session.poll_reset(cx);
             if role == Role::Primary {
-                controller.register(cx.waker());
-                ready |= controller.has_changed() && has_room && session.initialized;
+                session.register(cx.waker());
+                ready |= session.has_news() && session.answers.is_empty();
             }
-            if ready || wait.as_mut().poll(cx).is_ready() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+            if !ready {
+                return Poll::Pending;
             }
-        })
-        .await;
-    }
+        }
+    })
+    .await
 }
 
-/// Lets the disks work on what runs, and takes what has ended.
-async fn settle<D: Disk, F: Future<Output = (Reply, ScsiRequest)>>(
-    running: &mut FuturesUnordered<F>,
-    session: &mut Session<'_, D>,
-) {
-    poll_fn(|cx| {
-        while let Poll::Ready(Some((reply, answer))) = pin!(&mut *running).poll_next(cx) {
-            session.finish(reply, answer);
-        }
-        Poll::Ready(())
-    })
-    .await;
+/// Whether the guest has signalled; `again` waits for the next time.
+#[inline(always)]
+fn came<W: Future<Output = ()>>(
+    mut signal: Pin<&mut W>,
+    cx: &mut Context<'_>,
+    again: impl FnOnce() -> W,
+) -> bool {
+    let came = signal.as_mut().poll(cx).is_ready();
+    if came {
+        signal.set(again());
+    }
+    came
+}
+
+/// A request that a disk works on, until its answer.
+async fn work<D: Disk>(reply: Reply, mut pending: request::Pending<D>) -> (Reply, ScsiRequest) {
+    (reply, pending.run().await)
 }
 
 /// What is known of a channel's guest.
@@ -169,6 +158,8 @@ struct Session<'a, D> {
     reset: Option<(Reply, Ending)>,
     /// Answers that have gone and were not counted.
     sent: u64,
+    /// Who was registered as the one that tells of changes.
+    teller: Option<Waker>,
 }
 
 /// Where the answer to a packet goes.
@@ -181,56 +172,111 @@ enum Reply {
 }
 
 impl<D: Disk> Session<'_, D> {
-    /// Takes a packet: answers it, or returns what a disk has to do first.
-    #[inline]
+    /// Takes what the guest has sent, as far as it may be under way at once, and says how much that was.
+    #[inline(always)]
+    fn take_all<F: Future<Output = (Reply, ScsiRequest)>>(
+        &mut self,
+        (incoming, outgoing): (&mut ring::Reader, &mut ring::Writer),
+        link: &impl Link,
+        running: &mut FuturesUnordered<F>,
+        cx: &mut Context<'_>,
+        work: impl Fn(Reply, request::Pending<D>) -> F,
+    ) -> Result<u64, RingError> {
+        let epoch = self.controller.epoch();
+        let mut taken = 0;
+        let mut batch = incoming.batch();
+        let mut out = outgoing.batch()?;
+        // What is behind a reset waits until that is done.
+        while running.len() + self.answers.len() < MAX_OUTSTANDING && self.reset.is_none() {
+            let Some(packet) = batch.next()? else {
+                break;
+            };
+            taken += 1;
+            self.take(&packet, &epoch, link, &mut out, |session, reply, pending| {
+                running.push(work(reply, pending));
+                // A disk begins with it now: a reset that follows gives up only what is not begun.
+                session.settle(running, cx);
+            })?;
+        }
+        let (room, answers) = (batch.finish(), out.commit());
+        if room.is_needed() || answers.is_needed() {
+            link.signal();
+        }
+        Ok(taken)
+    }
+
+    /// Lets the disks work on what runs, and takes what has ended; returns whether something has.
+    fn settle<F: Future<Output = (Reply, ScsiRequest)>>(
+        &mut self,
+        running: &mut FuturesUnordered<F>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let mut ended = false;
+        while let Poll::Ready(Some((reply, answer))) = pin!(&mut *running).poll_next(cx) {
+            self.push(reply, Packet::new(Operation::COMPLETE_IO, 0, &answer));
+            ended = true;
+        }
+        ended
+    }
+
+    /// Takes a packet: answers it, or has `begin` begin what a disk has to do first.
+    #[inline(always)]
     fn take(
         &mut self,
         packet: &ring::Packet<'_>,
         epoch: &Arc<Epoch>,
         link: &impl Link,
         out: &mut WriteBatch<'_>,
-    ) -> Result<Option<(Reply, request::Pending<D>)>, RingError> {
+        begin: impl FnOnce(&mut Self, Reply, request::Pending<D>),
+    ) -> Result<(), RingError> {
         if !matches!(packet.kind(), PacketType::IN_BAND | PacketType::GPA_DIRECT) {
-            return Ok(None);
+            return Ok(());
         }
-        let mut message = packet.read::<Packet>(0).unwrap_or_else(|_| cut(packet));
+        // What the packet does not have is zero.
+        let mut message = Packet::new_zeroed();
+        if packet.copy_payload(0, message.as_mut_bytes()).is_err() {
+            packet.copy_most(message.as_mut_bytes());
+        }
         let reply = match packet.wants_completion() || message.flags & REQUEST_COMPLETION != 0 {
             true => Reply::To(packet.transaction()),
             false => Reply::Unwanted,
         };
         match message.operation {
             Operation::EXECUTE_SRB if self.version.is_some() => {
-                let data = Data { packet, link };
+                let data = Data {
+                    packet: *packet,
+                    link,
+                };
                 if let Some(request) = message.body_mut::<ScsiRequest>()
-                    && let Some(pending) = request::begin(self.controller, request, &data, epoch)
+                    && let Some(pending) = request::begin(self.controller, request, data, epoch)
                 {
-                    return Ok(Some((reply, pending)));
+                    begin(self, reply, pending);
+                    return Ok(());
                 }
                 (message.operation, message.flags, message.status) =
                     (Operation::COMPLETE_IO, 0, Status::SUCCESS);
             }
             Operation::RESET_BUS | Operation::RESET_ADAPTER | Operation::RESET_LUN => {
                 self.reset = Some((reply, self.controller.reset()));
-                return Ok(None);
+                return Ok(());
             }
             _ => message = self.control(message, link),
         }
-        self.answer_now(out, reply, message)?;
-        Ok(None)
+        self.answer_now(out, reply, &message)
     }
 
     /// Answers with what is about to be committed, or later if there is no room.
-    #[inline]
+    #[inline(always)]
     fn answer_now(
         &mut self,
         out: &mut WriteBatch<'_>,
         reply: Reply,
-        answer: Packet,
+        answer: &Packet,
     ) -> Result<(), RingError> {
         if let Reply::To(transaction) = reply
             && self.answers.is_empty()
         {
-            match complete(out, transaction, &answer) {
+            match complete(out, transaction, answer) {
                 Ok(()) => {
                     self.sent += 1;
                     return Ok(());
@@ -239,13 +285,8 @@ impl<D: Disk> Session<'_, D> {
                 Err(error) => return Err(error),
             }
         }
-        self.push(reply, answer);
+        self.push(reply, *answer);
         Ok(())
-    }
-
-    /// A request has ended.
-    fn finish(&mut self, reply: Reply, answer: ScsiRequest) {
-        self.push(reply, Packet::new(Operation::COMPLETE_IO, 0, &answer));
     }
 
     fn push(&mut self, reply: Reply, answer: Packet) {
@@ -255,7 +296,13 @@ impl<D: Disk> Session<'_, D> {
     }
 
     /// Answers a reset once nothing that came before it, on any channel, is under way. Returns whether it is done now.
+    #[inline(always)]
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        self.reset.is_some() && self.poll_pending_reset(cx)
+    }
+
+    #[cold]
+    fn poll_pending_reset(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((reply, ending)) = &mut self.reset else {
             return false;
         };
@@ -307,7 +354,7 @@ impl<D: Disk> Session<'_, D> {
             (Operation::EXECUTE_SRB, _) => {
                 answer.status = Status::UNSUCCESSFUL;
                 let mut refused: ScsiRequest = message.body();
-                request::fail(&mut refused, SrbStatus::INVALID_REQUEST);
+                request::answer_refused(&mut refused, SrbStatus::INVALID_REQUEST);
                 answer.set_body(&refused);
             }
             _ => answer.status = Status::NOT_SUPPORTED,
@@ -323,6 +370,27 @@ impl<D: Disk> Session<'_, D> {
             max_transfer_bytes: MAX_TRANSFER,
             ..Properties::new_zeroed()
         }
+    }
+
+    /// Whether there is something to send that was not sent with what was taken.
+    #[inline(always)]
+    fn has_more_to_say(&self) -> bool {
+        !self.answers.is_empty() || self.has_news()
+    }
+
+    /// Has `waker` woken by changes from now on.
+    #[inline(always)]
+    fn register(&mut self, waker: &Waker) {
+        if !self.teller.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.controller.register(waker);
+            self.teller = Some(waker.clone());
+        }
+    }
+
+    /// Whether the guest is to be told of a change.
+    #[inline(always)]
+    fn has_news(&self) -> bool {
+        self.initialized && self.controller.has_changed()
     }
 
     /// Sends what is to be sent, as far as there is room, and says how much that was.
@@ -374,24 +442,25 @@ impl<D: Disk> Session<'_, D> {
     }
 }
 
+#[inline(always)]
 fn complete(batch: &mut WriteBatch<'_>, transaction: u64, answer: &Packet) -> Result<(), RingError> {
     let parts: &[&[u8]] = &[answer.as_bytes()];
     batch.push(PacketType::COMPLETION, transaction, PacketFlags::empty(), parts)
 }
 
-/// A packet that is shorter than it could be; the rest is zero.
-#[cold]
-fn cut(packet: &ring::Packet<'_>) -> Packet {
-    let mut message = Packet::new_zeroed();
-    packet.copy_most(message.as_mut_bytes());
-    message
-}
-
 /// The memory that a packet names.
 struct Data<'a, L> {
-    packet: &'a ring::Packet<'a>,
+    packet: ring::Packet<'a>,
     link: &'a L,
 }
+
+impl<L> Clone for Data<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Data<'_, L> {}
 
 /// Pieces of guest memory that a packet names, a page or less each, up to so many bytes; a range that makes no sense is a piece that
 /// nobody has.
@@ -456,31 +525,33 @@ impl Iterator for Pieces<'_> {
 }
 
 impl<L> Data<'_, L> {
-    /// The memory, if it is in the first page that the packet names, as it is for most small requests.
-    #[inline]
-    fn only_piece(&self, bytes: usize) -> Option<(u64, usize)> {
-        let range = self.packet.gpa_ranges().ok()?.next()?.ok()?;
-        let offset = range.byte_offset() as usize;
-        let inside = bytes <= range.byte_count() as usize && offset + bytes <= PAGE as usize;
-        let page = range.page(0).filter(|_| inside && bytes > 0)?;
-        Some((page.checked_mul(PAGE)? + offset as u64, bytes))
+    fn pieces(&self, bytes: usize) -> Result<Pieces<'_>, RangeError> {
+        Pieces::new(&self.packet, bytes)
     }
 
-    fn pieces(&self, bytes: usize) -> Result<Pieces<'_>, RangeError> {
-        Pieces::new(self.packet, bytes)
+    #[inline(never)]
+    fn buffer_of_pieces(self, bytes: usize) -> Option<Buffer>
+    where
+        L: Link,
+    {
+        let buffer = self.link.buffer(self.pieces(bytes).ok()?)?;
+        (buffer.size() == bytes).then_some(buffer)
     }
 }
 
 impl<L: Link> Pages for Data<'_, L> {
-    fn buffer(&self, bytes: usize) -> Option<Buffer> {
-        if let Some(piece) = self.only_piece(bytes) {
-            return self.link.buffer([piece]);
+    #[inline(always)]
+    fn buffer(self, bytes: usize) -> Option<Buffer> {
+        // As it is for most small requests.
+        if let Some((gpa, length)) = self.packet.only_page()
+            && (1..=length).contains(&bytes)
+        {
+            return self.link.piece(gpa, bytes);
         }
-        let buffer = self.link.buffer(self.pieces(bytes).ok()?)?;
-        (buffer.size() == bytes).then_some(buffer)
+        self.buffer_of_pieces(bytes)
     }
 
-    fn size(&self) -> usize {
+    fn size(self) -> usize {
         self.pieces(usize::MAX).map_or(0, |pieces| {
             pieces.fold(0_usize, |sum, (_, length)| sum.saturating_add(length))
         })

@@ -7,7 +7,7 @@ use super::unit::LogicalUnit;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use futures_util::task::AtomicWaker;
+use core::task::Waker;
 use spin::Mutex;
 
 /// Units that a controller can have. They are all of one target.
@@ -38,7 +38,7 @@ pub struct Controller<D> {
     max_sub_channels: u16,
     changed: AtomicBool,
     /// The first channel's task, which tells the guest of changes.
-    teller: AtomicWaker,
+    teller: Mutex<Option<Waker>>,
     epochs: Mutex<Epochs>,
 }
 
@@ -49,7 +49,7 @@ impl<D: Disk> Controller<D> {
             units: Mutex::new([const { None }; MAX_UNITS as usize]),
             max_sub_channels,
             changed: AtomicBool::new(false),
-            teller: AtomicWaker::new(),
+            teller: Mutex::new(None),
             epochs: Mutex::default(),
         }
     }
@@ -131,12 +131,15 @@ impl<D: Disk> Controller<D> {
 
     fn tell(&self) {
         self.changed.store(true, Ordering::Release);
-        self.teller.wake();
+        let teller = self.teller.lock().clone();
+        if let Some(teller) = teller {
+            teller.wake();
+        }
     }
 
-    /// Takes note of who tells the guest of changes.
-    pub(super) fn register(&self, waker: &core::task::Waker) {
-        self.teller.register(waker);
+    /// Takes note of who tells the guest of changes, now and later; changes of before are to be looked for behind this.
+    pub(super) fn register(&self, waker: &Waker) {
+        *self.teller.lock() = Some(waker.clone());
     }
 
     /// Whether the guest is to be told of a change, once.

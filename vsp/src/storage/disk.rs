@@ -6,25 +6,23 @@ use core::future::Future;
 
 /// Bytes of a sector, the unit of every address and length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum SectorSize {
     /// 512 bytes.
-    Bytes512,
+    Bytes512 = 9,
     /// 4096 bytes.
-    Bytes4096,
+    Bytes4096 = 12,
 }
 
 impl SectorSize {
     /// Bytes.
     pub const fn bytes(self) -> u32 {
-        match self {
-            Self::Bytes512 => 512,
-            Self::Bytes4096 => 4096,
-        }
+        1 << self.shift()
     }
 
     /// The power of two.
     pub const fn shift(self) -> u32 {
-        self.bytes().trailing_zeros()
+        self as u32
     }
 }
 

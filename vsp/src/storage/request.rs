@@ -6,6 +6,7 @@ use super::epoch::Epoch;
 use super::scsi::block::{MAX_TRANSFER, unmap_ranges};
 use super::scsi::cdb::Cdb;
 use super::scsi::sense::{SENSE, Sense};
+use super::scsi::transfer::Transfer;
 use super::scsi::{self, Task, Work};
 use super::unit::Layout;
 use crate::buffer::{self, Buffer};
@@ -18,11 +19,11 @@ use vmbus::protocol::storage::{DataDirection, MAX_CDB, ScsiRequest, ScsiStatus, 
 const PATTERN: usize = 64 << 10;
 
 /// Memory of the guest that a request names.
-pub trait Pages {
+pub trait Pages: Copy {
     /// The first `bytes` bytes of it; `None` where it is less, or not the guest's.
-    fn buffer(&self, bytes: usize) -> Option<Buffer>;
+    fn buffer(self, bytes: usize) -> Option<Buffer>;
     /// Bytes of it.
-    fn size(&self) -> usize;
+    fn size(self) -> usize;
 }
 
 /// A request that a disk works on.
@@ -37,36 +38,115 @@ pub struct Pending<D> {
 
 /// Begins `request`, whose data are in `pages`. Makes the answer of it, or gives what a disk has to do first; after the end of `epoch`,
 /// nothing more of that is begun. The request is changed in place, as each copy of it would cost more than all that is decided about it.
-#[inline]
+#[inline(always)]
 pub fn begin<D: Disk>(
     controller: &Controller<D>,
     request: &mut ScsiRequest,
-    pages: &impl Pages,
+    pages: impl Pages,
+    epoch: &Arc<Epoch>,
+) -> Option<Pending<D>> {
+    match Transfer::parse(&request.cdb, request.cdb_length) {
+        Some(Ok(transfer)) => begin_transfer(controller, request, transfer, pages, epoch),
+        Some(Err(sense)) => {
+            answer_sense(request, sense);
+            None
+        }
+        None => begin_other(controller, request, pages, epoch),
+    }
+}
+
+#[inline(always)]
+fn begin_transfer<D: Disk>(
+    controller: &Controller<D>,
+    request: &mut ScsiRequest,
+    transfer: Transfer,
+    pages: impl Pages,
+    epoch: &Arc<Epoch>,
+) -> Option<Pending<D>> {
+    let unit = match (request.path, request.target) {
+        (0, 0) => controller.unit(request.lun),
+        _ => None,
+    };
+    let Some(unit) = unit else {
+        answer_refused(request, SrbStatus::INVALID_LUN);
+        return None;
+    };
+    let (disk, layout) = match unit.begin() {
+        Ok(begun) => begun,
+        Err(sense) => {
+            answer_sense(request, sense);
+            return None;
+        }
+    };
+    let task = match transfer.task(&layout) {
+        Ok(Some(task)) => task,
+        Ok(None) => {
+            answer_good(request, 0);
+            return None;
+        }
+        Err(sense) => {
+            answer_sense(request, sense);
+            return None;
+        }
+    };
+    carry_out(request, disk, layout, task, pages, epoch)
+}
+
+/// Begins what is no read or write.
+fn begin_other<D: Disk>(
+    controller: &Controller<D>,
+    request: &mut ScsiRequest,
+    pages: impl Pages,
     epoch: &Arc<Epoch>,
 ) -> Option<Pending<D>> {
     match work(controller, request) {
-        Ok(Work::Disk { disk, layout, task }) => match data(request, task, &layout, pages) {
-            Ok(data) => match at_once(disk.as_ref(), task, data.as_ref()) {
-                Some(result) => end(request, &layout, task, result.map_err(Failure::Disk)),
-                None => {
-                    return Some(Pending {
-                        request: *request,
-                        disk,
-                        layout,
-                        task,
-                        data: data.map_or_else(|| buffer::owned(0), Arc::new),
-                        epoch: epoch.clone(),
-                    });
-                }
-            },
-            Err(sense) => check_condition(request, sense),
-        },
-        Ok(Work::Nothing) => good(request, 0),
-        Ok(Work::Reply(bytes)) => reply(request, &bytes, pages),
-        Err(Refusal::Sense(sense)) => check_condition(request, sense),
-        Err(Refusal::Srb(status)) => fail(request, status),
+        Ok(Work::Disk { disk, layout, task }) => {
+            return carry_out(request, disk, layout, task, pages, epoch);
+        }
+        Ok(Work::Nothing) => answer_good(request, 0),
+        Ok(Work::Reply(bytes)) => answer_reply(request, &bytes, pages),
+        Err(Refusal::Sense(sense)) => answer_sense(request, sense),
+        Err(Refusal::Srb(status)) => answer_refused(request, status),
     }
     None
+}
+
+/// Has a disk carry out a task, at once if it can.
+#[inline(always)]
+fn carry_out<D: Disk>(
+    request: &mut ScsiRequest,
+    disk: Arc<D>,
+    layout: Layout,
+    task: Task,
+    pages: impl Pages,
+    epoch: &Arc<Epoch>,
+) -> Option<Pending<D>> {
+    let data = match wanted(request, task, &layout) {
+        Ok(0) => None,
+        Ok(bytes) => pages.buffer(bytes),
+        Err(sense) => {
+            answer_sense(request, sense);
+            return None;
+        }
+    };
+    if data.is_none() && task.has_data() {
+        answer_sense(request, Sense::INVALID_FIELD);
+        return None;
+    }
+    match at_once(disk.as_ref(), task, data.as_ref()) {
+        Some(result) => {
+            end(request, &layout, task, result.map_err(Failure::Disk));
+            None
+        }
+        None => Some(Pending {
+            request: *request,
+            disk,
+            layout,
+            task,
+            data: data.map_or_else(|| buffer::owned(0), Arc::new),
+            epoch: epoch.clone(),
+        }),
+    }
 }
 
 enum Refusal {
@@ -97,31 +177,24 @@ fn work<D: Disk>(controller: &Controller<D>, request: &ScsiRequest) -> Result<Wo
     }
 }
 
-/// The guest's memory that a task needs, if it needs some.
-#[inline]
-fn data(
-    request: &ScsiRequest,
-    task: Task,
-    layout: &Layout,
-    pages: &impl Pages,
-) -> Result<Option<Buffer>, Sense> {
+/// Bytes of the guest's memory that a task needs, if the guest gives as many.
+#[inline(always)]
+fn wanted(request: &ScsiRequest, task: Task, layout: &Layout) -> Result<usize, Sense> {
     let (bytes, direction) = match task {
         Task::Read { bytes, .. } => (bytes, DataDirection::READ),
         Task::Write { bytes, .. } | Task::Unmap { bytes } => (bytes, DataDirection::WRITE),
         Task::WriteSame { zeros: false, .. } => (layout.block as usize, DataDirection::WRITE),
-        Task::Flush | Task::WriteSame { zeros: true, .. } => return Ok(None),
+        Task::Flush | Task::WriteSame { zeros: true, .. } => return Ok(0),
     };
-    if request.direction != direction
-        || (request.transfer_length as usize) < bytes
-        || bytes > MAX_TRANSFER as usize
-    {
-        return Err(Sense::INVALID_FIELD);
+    let given = request.direction == direction && request.transfer_length as usize >= bytes;
+    match given && bytes <= MAX_TRANSFER as usize {
+        true => Ok(bytes),
+        false => Err(Sense::INVALID_FIELD),
     }
-    pages.buffer(bytes).map(Some).ok_or(Sense::INVALID_FIELD)
 }
 
 /// Has a disk do what it can do without waiting.
-#[inline]
+#[inline(always)]
 fn at_once<D: Disk>(disk: &D, task: Task, data: Option<&Buffer>) -> Option<Result<(), DiskError>> {
     disk.at_once(match (task, data) {
         (Task::Read { sector, .. }, Some(buffer)) => disk::Request::Read { sector, buffer },
@@ -141,9 +214,10 @@ fn at_once<D: Disk>(disk: &D, task: Task, data: Option<&Buffer>) -> Option<Resul
 }
 
 /// Makes the answer of a request whose task has ended.
+#[inline(always)]
 fn end(request: &mut ScsiRequest, layout: &Layout, task: Task, result: Result<(), Failure>) {
     match result {
-        Ok(()) => good(
+        Ok(()) => answer_good(
             request,
             match task {
                 Task::Read { bytes, .. } | Task::Write { bytes, .. } | Task::Unmap { bytes } => bytes as u32,
@@ -151,12 +225,17 @@ fn end(request: &mut ScsiRequest, layout: &Layout, task: Task, result: Result<()
                 Task::Flush => 0,
             },
         ),
-        Err(Failure::Sense(sense)) => check_condition(request, sense),
-        Err(Failure::Disk(error)) => {
-            let sense = Sense::of(error, |sector| layout.block_of(sector));
-            check_condition(request, sense);
-        }
+        Err(failure) => answer_failure(request, layout, failure),
     }
+}
+
+#[cold]
+fn answer_failure(request: &mut ScsiRequest, layout: &Layout, failure: Failure) {
+    let sense = match failure {
+        Failure::Sense(sense) => sense,
+        Failure::Disk(error) => Sense::of(error, |sector| layout.block_of(sector)),
+    };
+    answer_sense(request, sense);
 }
 
 impl<D: Disk> Pending<D> {
@@ -247,40 +326,42 @@ fn filled(pattern: &[u8], size: usize) -> Result<Arc<Buffer>, DiskError> {
     Ok(buffer)
 }
 
-fn good(request: &mut ScsiRequest, transferred: u32) {
+#[inline(always)]
+fn answer_good(request: &mut ScsiRequest, transferred: u32) {
     request.srb_status = SrbStatus::SUCCESS;
     request.scsi_status = ScsiStatus::GOOD;
     request.sense_length = 0;
     request.transfer_length = transferred;
 }
 
-/// Gives the guest `bytes`, as far as it has room.
-fn reply(request: &mut ScsiRequest, bytes: &[u8], pages: &impl Pages) {
-    let room = (request.transfer_length as usize).min(pages.size());
-    let bytes = bytes.get(..room).unwrap_or(bytes);
-    if bytes.is_empty() {
-        return good(request, 0);
-    }
-    if request.direction != DataDirection::READ {
-        return check_condition(request, Sense::INVALID_FIELD);
-    }
-    match pages.buffer(bytes.len()) {
-        Some(buffer) if buffer.copy_from(0, bytes).is_ok() => good(request, bytes.len() as u32),
-        _ => fail(request, SrbStatus::INVALID_REQUEST),
-    }
-}
-
-fn check_condition(request: &mut ScsiRequest, sense: Sense) {
-    fail(request, SrbStatus::ERROR.with_sense());
+#[cold]
+fn answer_sense(request: &mut ScsiRequest, sense: Sense) {
+    answer_refused(request, SrbStatus::ERROR.with_sense());
     request.scsi_status = ScsiStatus::CHECK_CONDITION;
     request.sense_length = SENSE as u8;
     request.cdb[..SENSE].copy_from_slice(&sense.encode());
 }
 
 /// Makes the answer of a request that did not reach a unit.
-pub fn fail(request: &mut ScsiRequest, status: SrbStatus) {
+pub fn answer_refused(request: &mut ScsiRequest, status: SrbStatus) {
     request.srb_status = status;
     request.scsi_status = ScsiStatus::GOOD;
     request.sense_length = 0;
     request.transfer_length = 0;
+}
+
+/// Gives the guest `bytes`, as far as it has room.
+fn answer_reply(request: &mut ScsiRequest, bytes: &[u8], pages: impl Pages) {
+    let room = (request.transfer_length as usize).min(pages.size());
+    let bytes = bytes.get(..room).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return answer_good(request, 0);
+    }
+    if request.direction != DataDirection::READ {
+        return answer_sense(request, Sense::INVALID_FIELD);
+    }
+    match pages.buffer(bytes.len()) {
+        Some(buffer) if buffer.copy_from(0, bytes).is_ok() => answer_good(request, bytes.len() as u32),
+        _ => answer_refused(request, SrbStatus::INVALID_REQUEST),
+    }
 }

@@ -7,8 +7,8 @@ use alloc::sync::Arc;
 use spin::Mutex;
 use uuid::Uuid;
 
-/// Bytes of a block of an optical medium.
-pub const OPTICAL_BLOCK: u32 = 2048;
+/// The power of two of the bytes of a block of an optical medium.
+const OPTICAL_BLOCK: u32 = 11;
 
 /// What a unit is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,31 +45,36 @@ pub struct Layout {
     pub block: u32,
     /// Blocks that there are.
     pub blocks: u64,
+    /// The power of two of a block's sectors.
+    ratio: u32,
 }
 
 impl Layout {
+    #[inline(always)]
     fn new(kind: Kind, geometry: Geometry) -> Self {
-        let sector = geometry.sector_size.bytes();
+        let sector = geometry.sector_size.shift();
         // A disk of large sectors is no medium of smaller blocks; it shows its own.
         let block = match kind {
             Kind::Optical => OPTICAL_BLOCK.max(sector),
             Kind::Disk => sector,
         };
+        let ratio = block - sector;
         Self {
             geometry,
-            block,
-            blocks: geometry.sectors / u64::from(block / sector),
+            block: 1 << block,
+            blocks: geometry.sectors >> ratio,
+            ratio,
         }
     }
 
     /// The disk's sector of a block.
     pub const fn sector(&self, block: u64) -> u64 {
-        block.saturating_mul((self.block / self.geometry.sector_size.bytes()) as u64)
+        block.saturating_mul(1 << self.ratio)
     }
 
     /// The block of a disk's sector.
     pub const fn block_of(&self, sector: u64) -> u64 {
-        sector / (self.block / self.geometry.sector_size.bytes()) as u64
+        sector >> self.ratio
     }
 
     /// Whether all of the `count` blocks from `first` on are there.
@@ -128,6 +133,19 @@ impl<D: Disk> LogicalUnit<D> {
     /// Its medium and how blocks lie on it, or why there is none.
     pub fn ready(&self) -> Result<(Arc<D>, Layout), Sense> {
         let medium = self.medium().ok_or(Sense::NO_MEDIUM)?;
+        let layout = Layout::new(self.kind, medium.geometry());
+        Ok((medium, layout))
+    }
+
+    /// What the next read or write works on; or what the guest has to hear first, or why there is nothing.
+    #[inline(always)]
+    pub(super) fn begin(&self) -> Result<(Arc<D>, Layout), Sense> {
+        let mut state = self.state.lock();
+        if state.attention.is_some() {
+            return Err(state.attention.take().unwrap_or(Sense::NONE));
+        }
+        let medium = state.medium.clone().ok_or(Sense::NO_MEDIUM)?;
+        drop(state);
         let layout = Layout::new(self.kind, medium.geometry());
         Ok((medium, layout))
     }

@@ -13,7 +13,7 @@ pub use refused::DiskRefused;
 
 use super::archive::ArchiveDisk;
 use super::gpt::{self, TableError};
-use super::ram::RamDisk;
+use super::ram;
 use super::root_disk::{Backend, RootDisk};
 use crate::shell::disks::DiskInfo;
 use crate::vm::machine::Files;
@@ -188,8 +188,8 @@ impl Registry {
         if bytes > most {
             return Err(refused());
         }
-        let disk = RamDisk::new(bytes).ok_or_else(refused)?;
-        Ok(RootDisk::whole(Backend::Ram(disk)))
+        let disk = ram::of_size(bytes).ok_or_else(refused)?;
+        Ok(RootDisk::whole(Backend::Ram(Arc::new(disk))))
     }
 
     /// Forgets a disk of memory that nobody uses. Its memory is free when whoever still looks at it has done so.

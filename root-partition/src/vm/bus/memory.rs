@@ -103,15 +103,29 @@ impl ChildMemory {
                 left -= size;
             }
         }
-        let segment = |(start, length): (u64, u64)| {
-            let pointer = NonNull::new(start as *mut u8)?;
-            // SAFETY: the bytes are the child's RAM, which the root maps at its own addresses, to which it makes no references,
-            // and which is not given back before the buffer's owner, a user, is gone.
-            Some(unsafe { Segment::new(pointer, start, length as usize) })
-        };
-        let segments = runs.into_iter().map(segment).collect::<Option<Segments>>()?;
-        Some(Buffer::new(segments, user.clone()))
+        let segments = runs
+            .into_iter()
+            .map(|(start, length)| segment(start, length as usize));
+        Some(Buffer::new(segments.collect::<Option<Segments>>()?, user.clone()))
     }
+
+    /// As [`buffer_of`](Self::buffer_of), of one piece.
+    pub fn piece_of(&self, user: &Arc<User>, gpa: Gpa, length: usize) -> Option<Buffer> {
+        match self.find(gpa.0)? {
+            (host, most) if length as u64 <= most => {
+                Some(Buffer::of_one(segment(host, length)?, user.clone()))
+            }
+            _ => self.buffer_of(user, [(gpa, length)]),
+        }
+    }
+}
+
+/// `length` bytes of a child's RAM, for a buffer whose owner is a [`User`].
+fn segment(start: u64, length: usize) -> Option<Segment> {
+    let pointer = NonNull::new(start as *mut u8)?;
+    // SAFETY: the bytes are the child's RAM, which the root maps at its own addresses, to which it makes no references, and which is
+    // not given back before the buffer's owner, a user, is gone.
+    Some(unsafe { Segment::new(pointer, start, length) })
 }
 
 #[cfg(test)]

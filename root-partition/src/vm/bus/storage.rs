@@ -204,6 +204,10 @@ impl Link for ChannelLink {
         self.channel.memory().buffer_of(&self.user, pieces)
     }
 
+    fn piece(&self, gpa: u64, length: usize) -> Option<Buffer> {
+        self.channel.memory().piece_of(&self.user, Gpa(gpa), length)
+    }
+
     fn offer_sub_channels(&self, count: u16) -> u16 {
         self.channel.offer_sub_channels(count)
     }

@@ -93,6 +93,20 @@ fn a_batch_that_is_not_finished_comes_again() {
 }
 
 #[test]
+fn what_comes_while_a_batch_is_read_is_for_the_next_which_unmasking_tells_of() {
+    let (mut guest, mut host, _) = channel(1).unwrap();
+    let _ = guest.outgoing.send(1, NONE, &[b"a"]).unwrap();
+    host.incoming.mask();
+    let mut batch = host.incoming.batch();
+    assert!(batch.next().unwrap().is_some());
+    assert_eq!(guest.outgoing.send(2, NONE, &[b"b"]), Ok(Signal::NotNeeded));
+    assert!(batch.next().unwrap().is_none());
+    let _ = batch.finish();
+    assert!(host.incoming.unmask());
+    assert_eq!(receive(&mut host.incoming).len(), 1);
+}
+
+#[test]
 fn a_writer_that_waits_is_signalled_once_there_is_room() {
     let (mut guest, mut host, _) = channel(1).unwrap();
     let payload = [0; 1000];

@@ -1,9 +1,9 @@
-//! Commands on blocks: read, write, flush, give up (SBC-3).
+//! Commands on blocks but reads and writes: flush, give up, fill (SBC-3).
 
 use super::cdb::{Blocks, Cdb, Operation};
 use super::sense::Sense;
 use super::{Task, Work};
-use crate::storage::disk::{Disk, Durability};
+use crate::storage::disk::Disk;
 use crate::storage::unit::{Layout, LogicalUnit};
 use alloc::vec::Vec;
 
@@ -23,8 +23,6 @@ pub(super) fn execute<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Work<
     use Operation::*;
     let (disk, layout) = unit.ready()?;
     let task = match cdb.operation {
-        Read6 | Read10 | Read12 | Read16 => read(&layout, cdb)?,
-        Write6 | Write10 | Write12 | Write16 => write(&layout, cdb)?,
         Verify10 | Verify16 => verify(&layout, cdb)?,
         SynchronizeCache10 | SynchronizeCache16 => {
             let Blocks { first, count } = cdb.blocks();
@@ -38,45 +36,13 @@ pub(super) fn execute<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Work<
     Ok(task.map_or(Work::Nothing, |task| Work::Disk { disk, layout, task }))
 }
 
-fn check(layout: &Layout, first: u64, count: u64) -> Result<(), Sense> {
+#[inline]
+pub(super) fn check(layout: &Layout, first: u64, count: u64) -> Result<(), Sense> {
     if layout.holds(first, count) {
         Ok(())
     } else {
         Err(Sense::OUT_OF_RANGE)
     }
-}
-
-/// The bytes of a transfer; none where there is nothing to transfer.
-fn transfer(layout: &Layout, Blocks { first, count }: Blocks) -> Result<Option<usize>, Sense> {
-    check(layout, first, count.into())?;
-    if count > MAX_TRANSFER / layout.block {
-        return Err(Sense::INVALID_FIELD);
-    }
-    Ok((count > 0).then_some((count * layout.block) as usize))
-}
-
-fn read(layout: &Layout, cdb: &Cdb) -> Result<Option<Task>, Sense> {
-    // Whatever the medium holds that was not flushed is read all the same, so that the bit changes nothing.
-    cdb.force_unit_access()?;
-    let blocks = cdb.blocks();
-    let sector = layout.sector(blocks.first);
-    Ok(transfer(layout, blocks)?.map(|bytes| Task::Read { sector, bytes }))
-}
-
-fn write(layout: &Layout, cdb: &Cdb) -> Result<Option<Task>, Sense> {
-    let durability = if cdb.force_unit_access()? {
-        Durability::OnMedium
-    } else {
-        Durability::Cached
-    };
-    writable(layout)?;
-    let blocks = cdb.blocks();
-    let sector = layout.sector(blocks.first);
-    Ok(transfer(layout, blocks)?.map(|bytes| Task::Write {
-        sector,
-        bytes,
-        durability,
-    }))
 }
 
 /// VERIFY without comparing: the blocks have to be there, and what was written has to be on the medium.
@@ -90,7 +56,8 @@ fn verify(layout: &Layout, cdb: &Cdb) -> Result<Option<Task>, Sense> {
     Ok(Some(Task::Flush))
 }
 
-fn writable(layout: &Layout) -> Result<(), Sense> {
+#[inline]
+pub(super) fn writable(layout: &Layout) -> Result<(), Sense> {
     if layout.geometry.read_only {
         return Err(Sense::WRITE_PROTECTED);
     }

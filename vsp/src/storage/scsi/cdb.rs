@@ -1,7 +1,8 @@
-//! Command descriptor blocks: the commands that we know, and the fields that they share (SPC-4, SBC-3, MMC-6).
+//! Command descriptor blocks: the commands that we know, and the fields that they share (SPC-4, SBC-3, MMC-6). Reads and writes are
+//! in [`super::transfer`].
 
 use super::sense::Sense;
-use vmbus::protocol::scsi::{FORCE_UNIT_ACCESS, operation};
+use vmbus::protocol::scsi::operation;
 use vmbus::protocol::storage::MAX_CDB;
 
 macro_rules! operations {
@@ -27,10 +28,6 @@ operations! {
     TestUnitReady = TEST_UNIT_READY, 6;
     /// Sense data.
     RequestSense = REQUEST_SENSE, 6;
-    /// Read.
-    Read6 = READ_6, 6;
-    /// Write.
-    Write6 = WRITE_6, 6;
     /// What is it?
     Inquiry = INQUIRY, 6;
     /// Parameters.
@@ -41,10 +38,6 @@ operations! {
     PreventAllow = PREVENT_ALLOW, 6;
     /// How large?
     ReadCapacity10 = READ_CAPACITY_10, 10;
-    /// Read.
-    Read10 = READ_10, 10;
-    /// Write.
-    Write10 = WRITE_10, 10;
     /// Check that it can be read.
     Verify10 = VERIFY_10, 10;
     /// Flush.
@@ -63,10 +56,6 @@ operations! {
     ReadDiscInformation = READ_DISC_INFORMATION, 10;
     /// Parameters.
     ModeSense10 = MODE_SENSE_10, 10;
-    /// Read.
-    Read16 = READ_16, 16;
-    /// Write.
-    Write16 = WRITE_16, 16;
     /// Check that it can be read.
     Verify16 = VERIFY_16, 16;
     /// Flush.
@@ -77,10 +66,6 @@ operations! {
     ServiceActionIn16 = SERVICE_ACTION_IN_16, 16;
     /// Which units are there?
     ReportLuns = REPORT_LUNS, 12;
-    /// Read.
-    Read12 = READ_12, 12;
-    /// Write.
-    Write12 = WRITE_12, 12;
 }
 
 /// A command.
@@ -99,9 +84,6 @@ pub struct Blocks {
     /// How many.
     pub count: u32,
 }
-
-/// Bits of byte 1 of reads and writes: protection information, which we do not have.
-const PROTECT: u8 = 7 << 5;
 
 impl Cdb {
     /// The command in `bytes`, of which `length` count.
@@ -140,16 +122,7 @@ impl Cdb {
     pub fn blocks(&self) -> Blocks {
         use Operation::*;
         match self.operation {
-            Read6 | Write6 => Blocks {
-                first: u64::from(self.u32(0) & 0x1f_ffff),
-                // Zero stands for 256.
-                count: (u32::from(self.byte(4)) + 255) % 256 + 1,
-            },
-            Read12 | Write12 => Blocks {
-                first: self.u32(2).into(),
-                count: self.u32(6),
-            },
-            Read16 | Write16 | Verify16 | SynchronizeCache16 | WriteSame16 => Blocks {
+            Verify16 | SynchronizeCache16 | WriteSame16 => Blocks {
                 first: self.u64(2),
                 count: self.u32(10),
             },
@@ -159,54 +132,16 @@ impl Cdb {
             },
         }
     }
-
-    /// Whether a read or write is to go to the medium itself; an error where it asks for protection information.
-    pub fn force_unit_access(&self) -> Result<bool, Sense> {
-        if matches!(self.operation, Operation::Read6 | Operation::Write6) {
-            return Ok(false);
-        }
-        if self.byte(1) & PROTECT != 0 {
-            return Err(Sense::INVALID_FIELD);
-        }
-        Ok(self.byte(1) & FORCE_UNIT_ACCESS != 0)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn blocks(bytes: &[u8]) -> Blocks {
-        let mut cdb = [0; MAX_CDB];
-        cdb[..bytes.len()].copy_from_slice(bytes);
-        Cdb::parse(&cdb, bytes.len() as u8).unwrap().blocks()
-    }
-
-    #[test]
-    fn each_form_of_read_names_its_blocks() {
-        let expected = Blocks {
-            first: 0x1_0203,
-            count: 5,
-        };
-        assert_eq!(
-            blocks(&[0x08, 0xe1, 2, 3, 5, 0]),
-            expected,
-            "the high bits of byte 1 do not count"
-        );
-        assert_eq!(blocks(&[0x28, 0, 0, 1, 2, 3, 0, 0, 5, 0]), expected);
-        assert_eq!(blocks(&[0xa8, 0, 0, 1, 2, 3, 0, 0, 0, 5, 0, 0]), expected);
-        assert_eq!(
-            blocks(&[0x88, 0, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 5, 0, 0]),
-            expected
-        );
-        assert_eq!(blocks(&[0x08, 0, 0, 0, 0, 0]).count, 256);
-        assert_eq!(blocks(&[0x28, 0, 0, 0, 0, 0, 0, 0, 0, 0]).count, 0);
-    }
-
     #[test]
     fn commands_that_are_cut_or_unknown_are_refused() {
         let mut cdb = [0; MAX_CDB];
-        cdb[0] = 0x28;
+        cdb[0] = 0x35;
         assert_eq!(Cdb::parse(&cdb, 9).unwrap_err(), Sense::INVALID_FIELD);
         cdb[0] = 0xff;
         assert_eq!(Cdb::parse(&cdb, 16).unwrap_err(), Sense::INVALID_COMMAND);

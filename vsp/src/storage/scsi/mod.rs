@@ -7,7 +7,8 @@
 //! | [`inquiry`] | what a unit says of itself |
 //! | [`mode`] | its parameters |
 //! | [`capacity`] | its size |
-//! | [`block`] | commands on blocks |
+//! | [`transfer`] | reads and writes |
+//! | [`block`] | other commands on blocks |
 //! | [`optical`] | commands of optical drives |
 
 pub mod block;
@@ -17,6 +18,7 @@ pub mod inquiry;
 pub mod mode;
 pub mod optical;
 pub mod sense;
+pub mod transfer;
 
 use super::disk::{Disk, Durability};
 use super::unit::{Kind, Layout, LogicalUnit};
@@ -80,7 +82,14 @@ pub enum Task {
     },
 }
 
-/// What `unit` does for the command `cdb`; `luns` are the units of its target.
+impl Task {
+    /// Whether the guest's memory is needed for it.
+    pub(super) const fn has_data(self) -> bool {
+        !matches!(self, Self::Flush | Self::WriteSame { zeros: true, .. })
+    }
+}
+
+/// What `unit` does for the command `cdb`, which is no [`transfer`]; `luns` are the units of its target.
 pub fn execute<D: Disk>(
     unit: &LogicalUnit<D>,
     cdb: &Cdb,

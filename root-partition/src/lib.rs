@@ -15,6 +15,7 @@
 //! | [`drivers`] | NVMe, network cards, PCI, serial line |
 //! | [`console`], [`logger`] | output |
 //! | [`net`] | the virtual switches |
+//! | [`settings`] | TOML files of the boot archive |
 //! | [`shell`] | the management shell |
 //! | [`system`] | what the shell sees, over the real thing |
 //! | [`vm`] | virtual machines |
@@ -41,6 +42,7 @@ pub mod memory;
 pub mod net;
 pub mod processor;
 pub mod selftest;
+pub mod settings;
 pub mod shell;
 pub mod start;
 pub mod stop;

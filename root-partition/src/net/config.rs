@@ -15,16 +15,13 @@
 
 use super::gateway::forwards::{self, PublicPort, Target};
 use crate::drivers::e1000e::card::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
-use crate::shell::commands::dispatch::closest;
+use crate::settings::{Entry, Item, SettingsError, SettingsFile, item};
 use crate::vm::description::{NAME_RULE, is_name};
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// The file of the boot archive.
 pub const FILE: &str = "network.toml";
@@ -64,16 +61,6 @@ impl Default for NetworkConfig {
     }
 }
 
-/// What is wrong with the file.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{FILE}:{line}: {what}")]
-pub struct ConfigError {
-    /// Line, from 1.
-    pub line: usize,
-    /// A sentence.
-    pub what: String,
-}
-
 /// The addresses of a network's hosts, as numbers.
 fn hosts(address: Ipv4Addr, prefix: u8) -> RangeInclusive<u32> {
     let size = 1_u32 << (32 - u32::from(prefix));
@@ -92,107 +79,67 @@ fn pool(gateway: Ipv4Addr, prefix: u8) -> RangeInclusive<Ipv4Addr> {
 
 impl NetworkConfig {
     /// Reads `text`, the contents of [`FILE`].
-    pub fn read(text: &[u8]) -> Result<Self, ConfigError> {
-        let reader = Reader { text };
-        let source = core::str::from_utf8(text)
-            .map_err(|error| reader.error(error.valid_up_to(), "the file is not UTF-8 text"))?;
-        let table = DeTable::parse(source).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            reader.error(at, error.message().lines().next().unwrap_or_default())
-        })?;
-        reader.config(table.get_ref())
+    pub fn read(text: &[u8]) -> Result<Self, SettingsError> {
+        let file = SettingsFile::new(FILE, text);
+        let table = file.parse()?;
+        Reader { file }.config(table.get_ref())
     }
 }
 
 struct Reader<'a> {
-    text: &'a [u8],
+    file: SettingsFile<'a>,
 }
 
-type Value<'i> = Spanned<DeValue<'i>>;
-
 impl Reader<'_> {
-    fn error(&self, at: usize, what: impl fmt::Display) -> ConfigError {
-        let before = &self.text[..at.min(self.text.len())];
-        ConfigError {
-            line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
-            what: what.to_string(),
-        }
-    }
-
-    /// An error about a value: the setting as it stands, and what would be right.
-    fn bad(&self, key: &str, value: &Value<'_>, advice: impl fmt::Display) -> ConfigError {
-        let span = value.span();
-        let shown = String::from_utf8_lossy(self.text.get(span.clone()).unwrap_or_default());
-        let shown = shown.lines().next().unwrap_or_default();
-        self.error(span.start, format_args!("{key} = {shown}: {advice}"))
-    }
-
-    fn config(&self, table: &DeTable<'_>) -> Result<NetworkConfig, ConfigError> {
-        self.known(table, &["uplink", "default", "lease", "forward"])?;
+    fn config(&self, table: &DeTable<'_>) -> Result<NetworkConfig, SettingsError> {
+        self.file
+            .known(table, &["uplink", "default", "lease", "forward"])?;
         let mut config = NetworkConfig::default();
-        if let Some(uplink) = self.table(table, "uplink", &["mtu"])?
-            && let Some(value) = uplink.get("mtu")
+        if let Some(uplink) = self.file.table(table, "uplink", &["mtu"])?
+            && let Some(mtu) = item(uplink, "mtu")
         {
-            config.mtu = self.mtu(value)?;
+            config.mtu = self.file.number(&mtu, MIN_MTU as u64..=MAX_MTU as u64)? as usize;
         }
-        if let Some(network) = self.table(table, "default", &["address", "first", "last"])? {
+        if let Some(network) = self.file.table(table, "default", &["address", "first", "last"])? {
             self.network(network, &mut config)?;
         }
         for lease in self.tables(table, "lease", &["machine", "address"])? {
-            let (machine, at) = self.text(lease, "machine", "web")?;
+            let (machine, item) = self.text(lease, "machine", "web")?;
             if !is_name(machine) {
-                return Err(self.bad("machine", at, NAME_RULE));
+                return Err(self.file.bad(&item, NAME_RULE));
             }
-            let (text, at) = self.text(lease, "address", "192.168.86.20")?;
-            let address = self.host(&config, "address", text, at)?;
-            if config
-                .leases
-                .iter()
-                .any(|(other, taken)| other == machine || *taken == address)
-            {
-                return Err(self.bad("address", at, "another lease has this machine or this address"));
+            let (text, item) = self.text(lease, "address", "192.168.86.20")?;
+            let address = self.host(&config, text, &item)?;
+            let mut known = config.leases.iter();
+            if known.any(|(other, taken)| other == machine || *taken == address) {
+                let advice = "another lease has this machine or this address";
+                return Err(self.file.bad(&item, advice));
             }
             config.leases.push((machine.to_string(), address));
         }
         for forward in self.tables(table, "forward", &["from", "to"])? {
-            let (text, at) = self.text(forward, "from", "tcp:8080")?;
-            let from = forwards::read_from(text).map_err(|error| self.bad("from", at, error))?;
+            let (text, item) = self.text(forward, "from", "tcp:8080")?;
+            let from = forwards::read_from(text).map_err(|error| self.file.bad(&item, error))?;
             if config.forwards.iter().any(|(other, ..)| *other == from) {
-                return Err(self.bad("from", at, "another forward has this port"));
+                return Err(self.file.bad(&item, "another forward has this port"));
             }
-            let (text, at) = self.text(forward, "to", "web:80")?;
-            let (target, port) = forwards::read_to(text).map_err(|error| self.bad("to", at, error))?;
+            let (text, item) = self.text(forward, "to", "web:80")?;
+            let to = forwards::read_to(text).map_err(|error| self.file.bad(&item, error));
+            let (target, port) = to?;
             config.forwards.push((from, target, port));
         }
         Ok(config)
     }
 
-    fn mtu(&self, value: &Value<'_>) -> Result<usize, ConfigError> {
-        let number = value.get_ref().as_integer();
-        let number = number.and_then(|number| usize::from_str_radix(number.as_str(), number.radix()).ok());
-        number
-            .filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))
-            .ok_or_else(|| {
-                self.bad(
-                    "mtu",
-                    value,
-                    format_args!("give a number from {MIN_MTU} to {MAX_MTU}"),
-                )
-            })
-    }
-
-    fn network(&self, table: &DeTable<'_>, config: &mut NetworkConfig) -> Result<(), ConfigError> {
-        if let Some(value) = table.get("address") {
+    fn network(&self, table: &DeTable<'_>, config: &mut NetworkConfig) -> Result<(), SettingsError> {
+        if let Some(item) = item(table, "address") {
             let advice = || {
-                self.bad(
-                    "address",
-                    value,
-                    format_args!(
-                        "give the gateway's address with {MIN_PREFIX} to {MAX_PREFIX} bits of network, as in \"192.168.86.1/24\""
-                    ),
-                )
+                let advice = format_args!(
+                    "give the gateway's address with {MIN_PREFIX} to {MAX_PREFIX} bits of network, as in \"192.168.86.1/24\""
+                );
+                self.file.bad(&item, advice)
             };
-            let text = value.get_ref().as_str().ok_or_else(advice)?;
+            let text = item.value.get_ref().as_str().ok_or_else(advice)?;
             let (address, prefix) = text.split_once('/').ok_or_else(advice)?;
             let prefix: u8 = prefix.parse().map_err(|_| advice())?;
             let address: Ipv4Addr = address.parse().map_err(|_| advice())?;
@@ -207,21 +154,17 @@ impl Reader<'_> {
             config.pool = pool(address, prefix);
         }
         let (mut first, mut last) = (*config.pool.start(), *config.pool.end());
+        let mut at = 0;
         for (key, end) in [("first", &mut first), ("last", &mut last)] {
-            if table.contains_key(key) {
-                let (text, at) = self.text(table, key, "192.168.86.10")?;
-                *end = self.host(config, key, text, at)?;
+            if let Some(item) = item(table, key) {
+                let text = self.file.text_like(&item, "192.168.86.10")?;
+                *end = self.host(config, text, &item)?;
+                at = item.value.span().start;
             }
         }
         if first > last {
-            let at = table
-                .get("last")
-                .or(table.get("first"))
-                .map_or(0, |value| value.span().start);
-            return Err(self.error(
-                at,
-                format_args!("the addresses end at {last}, before they begin at {first}"),
-            ));
+            let what = format_args!("the addresses end at {last}, before they begin at {first}");
+            return Err(self.file.error(at, what));
         }
         config.pool = first..=last;
         Ok(())
@@ -231,10 +174,9 @@ impl Reader<'_> {
     fn host(
         &self,
         config: &NetworkConfig,
-        key: &str,
         text: &str,
-        at: &Value<'_>,
-    ) -> Result<Ipv4Addr, ConfigError> {
+        item: &Item<'_, '_>,
+    ) -> Result<Ipv4Addr, SettingsError> {
         let (gateway, prefix) = (config.gateway, config.prefix);
         let address = text.parse().ok().filter(|address: &Ipv4Addr| {
             hosts(gateway, prefix).contains(&address.to_bits()) && *address != gateway
@@ -243,81 +185,34 @@ impl Reader<'_> {
             let advice = format_args!(
                 "give an address of the network of {gateway}/{prefix} that is not the gateway's"
             );
-            self.bad(key, at, advice)
+            self.file.bad(item, advice)
         })
     }
 
-    fn known(&self, table: &DeTable<'_>, keys: &[&str]) -> Result<(), ConfigError> {
-        for key in table.keys() {
-            let name: &str = key.get_ref();
-            if !keys.contains(&name) {
-                let advice = match closest(name, keys) {
-                    Some(near) => format!("did you mean '{near}'?"),
-                    None => format!("there are {}", keys.join(", ")),
-                };
-                return Err(self.error(key.span().start, format_args!("unknown key '{name}': {advice}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn table<'t, 'i>(
-        &self,
-        table: &'t DeTable<'i>,
-        key: &str,
-        keys: &[&str],
-    ) -> Result<Option<&'t DeTable<'i>>, ConfigError> {
-        let Some(value) = table.get(key) else {
-            return Ok(None);
-        };
-        let advice = format_args!("give a table, as in [{key}]");
-        let found = value
-            .get_ref()
-            .as_table()
-            .ok_or_else(|| self.bad(key, value, advice))?;
-        self.known(found, keys)?;
-        Ok(Some(found))
-    }
-
+    /// The tables `[[key]]`.
     fn tables<'t, 'i>(
         &self,
         table: &'t DeTable<'i>,
-        key: &str,
+        key: &'t str,
         keys: &[&str],
-    ) -> Result<Vec<&'t DeTable<'i>>, ConfigError> {
-        let Some(value) = table.get(key) else {
-            return Ok(Vec::new());
-        };
-        let advice = || self.bad(key, value, format_args!("give tables, as in [[{key}]]"));
-        let list = value.get_ref().as_array().ok_or_else(advice)?;
-        let tables = list.iter().map(|entry| {
-            let found = entry.get_ref().as_table().ok_or_else(advice)?;
-            self.known(found, keys)?;
-            Ok(found)
-        });
-        tables.collect()
+    ) -> Result<Vec<Entry<'t, 'i>>, SettingsError> {
+        let advice = format_args!("give tables, as in [[{key}]]");
+        item(table, key).map_or(Ok(Vec::new()), |item| self.file.tables(&item, keys, advice))
     }
 
+    /// A text that must be there, and its item.
     fn text<'t, 'i>(
         &self,
-        table: &'t DeTable<'i>,
-        key: &str,
+        (table, at): Entry<'t, 'i>,
+        key: &'t str,
         example: &str,
-    ) -> Result<(&'t str, &'t Value<'i>), ConfigError> {
-        let start = table.keys().map(|key| key.span().start).min().unwrap_or(0);
-        let value = table.get(key).ok_or_else(|| {
-            self.error(
-                start,
-                format_args!("{key} is missing: give one, as in {key} = \"{example}\""),
-            )
+    ) -> Result<(&'t str, Item<'t, 'i>), SettingsError> {
+        let start = table.keys().map(|key| key.span().start).min().unwrap_or(at);
+        let item = item(table, key).ok_or_else(|| {
+            let what = format_args!("{key} is missing: give one, as in {key} = \"{example}\"");
+            self.file.error(start, what)
         })?;
-        match value.get_ref().as_str() {
-            Some(text) => Ok((text, value)),
-            None => {
-                let advice = format_args!("give a text in quotes, as in {key} = \"{example}\"");
-                Err(self.bad(key, value, advice))
-            }
-        }
+        Ok((self.file.text_like(&item, example)?, item))
     }
 }
 

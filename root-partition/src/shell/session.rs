@@ -11,6 +11,8 @@ use core::{
     task::{Context, Poll},
 };
 
+use embassy_futures::yield_now;
+
 use super::{
     commands::{
         Invocation, Outcome, Run, complete,
@@ -119,7 +121,7 @@ impl<'s> Session<'s> {
         self.status = match dispatch::resolve(line) {
             Ok(Some(call)) => self.run_call(&call).await,
             Ok(None) => return Status::OK,
-            Err(failure) => self.show_failure(&failure, None, asks_for_json(line)),
+            Err(failure) => self.show_failure(&failure, None, asks_for_json(line)).await,
         };
         self.status
     }
@@ -189,7 +191,7 @@ impl<'s> Session<'s> {
     async fn run_call(&mut self, call: &Call) -> Status {
         let json = call.arguments.json();
         if call.arguments.flag("--help") {
-            return self.show(&help::usage(call.command), json);
+            return self.show(&help::usage(call.command), json).await;
         }
         let invocation = Invocation {
             system: self.system,
@@ -206,9 +208,12 @@ impl<'s> Session<'s> {
         match ended {
             Ok(Ok(report)) => {
                 self.leaving = call.command.ends_session;
-                self.show(&report, json)
+                self.show(&report, json).await
             }
-            Ok(Err(failure)) => self.show_failure(&failure, Some(&call.command.name()), json),
+            Ok(Err(failure)) => {
+                self.show_failure(&failure, Some(&call.command.name()), json)
+                    .await
+            }
             Err(status) => {
                 self.console.print("^C\n");
                 status
@@ -216,17 +221,24 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn show(&self, report: &Report, json: bool) -> Status {
+    async fn show(&self, report: &Report, json: bool) -> Status {
         let text = match json {
             true => json::render(report) + "\n",
             false => table::render(report),
         };
-        self.console.print(&text);
+        // Output is slow, and guests that wait for this processor are not to wait for all of it.
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rest.ceil_char_boundary(PIECE));
+            self.console.print(piece);
+            rest = more;
+            yield_now().await;
+        }
         if report.failed { Status::FAILED } else { Status::OK }
     }
 
     /// Shows why a command failed. What the system says does not name the command; what is wrong with a line does.
-    fn show_failure(&self, failure: &Failure, command: Option<&str>, json: bool) -> Status {
+    async fn show_failure(&self, failure: &Failure, command: Option<&str>, json: bool) -> Status {
         let status = failure.status();
         let message = match (failure, command) {
             (Failure::System(error), Some(command)) => format!("{command}: {error}"),
@@ -241,7 +253,7 @@ impl<'s> Session<'s> {
                     ("status", "status", Value::Number(status.0.into())),
                 ],
             );
-            self.show(&report, true);
+            self.show(&report, true).await;
         } else {
             self.console.print(&(message + "\n"));
         }
@@ -250,6 +262,8 @@ impl<'s> Session<'s> {
 }
 
 const PROMPT: &str = "partita> ";
+/// Bytes that are printed before other tasks have their turn.
+const PIECE: usize = 64;
 
 /// Runs a command until it ends or Ctrl-C does it; then its status. Notices appear between its lines, unless it has
 /// taken the terminal for itself.

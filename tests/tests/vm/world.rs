@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use tests::{Shell, number};
 use xtask::Machine;
@@ -11,6 +11,8 @@ use xtask::Machine;
 /// How long something in a machine may take that is to happen soon.
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// How many seconds a guest may take to say something.
+const SAID_SECONDS: u32 = 100;
 /// Running machines of which facts are told when something fails.
 const MOST_FACTS: usize = 4;
 
@@ -83,14 +85,20 @@ impl World {
         Ok(dump["text"].as_str().unwrap_or_default().replace('\r', ""))
     }
 
-    /// Waits until a machine's console has said `text`.
+    /// Waits until a machine's console has said `text`. The root looks for it, so that nobody is kept busy by questions.
     pub(crate) fn wait_said(&mut self, name: &str, text: &str) -> Result<()> {
-        let mut said = String::new();
-        let result = self.until(&format!("'{name}' says {text:?}"), |world| {
-            said = world.console_of(name)?;
-            Ok(said.contains(text))
-        });
-        result.with_context(|| format!("it has said:\n{said}"))
+        let reply = self.run(&format!(
+            "vm wait {name} --text '{text}' --timeout {SAID_SECONDS}"
+        ))?;
+        if reply.status != 0 {
+            bail!(
+                "{}\nit has said:\n{}\n{}",
+                reply.text,
+                self.console_of(name)?,
+                self.facts()
+            );
+        }
+        Ok(())
     }
 
     /// Waits until `done`, asked again and again, says so.

@@ -98,7 +98,7 @@ pub static COMMANDS: &[Command] = &[
     command("vm",       "reset",    "Start a virtual machine anew, as by its reset button",      Later(vm::control::reset)).arguments(&[vm::MACHINE]),
     command("vm",       "pause",    "Suspend a virtual machine's VPs",                           Later(vm::control::pause)).arguments(&[vm::MACHINE]),
     command("vm",       "resume",   "Let a paused virtual machine go on",                        Later(vm::control::resume)).arguments(&[vm::MACHINE]),
-    command("vm",       "wait",     "Wait until a virtual machine is off or has crashed",        Later(vm::control::wait)).arguments(&[vm::MACHINE]).flags(&[vm::control::STATE, vm::control::TEXT]).json(),
+    command("vm",       "wait",     "Wait until a virtual machine is off or has crashed",        Later(vm::control::wait)).arguments(&[vm::MACHINE]).flags(&[vm::control::STATE, vm::control::TEXT, vm::control::PATIENCE]).json(),
     command("vm",       "delete",   "Forget a virtual machine that is off",                      Later(vm::control::delete)).arguments(&[vm::MACHINE]),
     command("vm",       "show",     "Show a virtual machine's description and state",            Now(vm::show::run)).arguments(&[vm::MACHINE]).json(),
     command("vm",       "console",  "Attach to a console; Ctrl-] leaves",                        Later(vm::console::run)).arguments(&[vm::MACHINE]).flags(&[vm::console::DUMP]).json(),

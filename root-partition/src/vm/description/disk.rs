@@ -1,6 +1,7 @@
 //! The disks of a machine: tables `[[disk]]`.
 
-use super::{DescriptionError, Item, Reader};
+use super::Reader;
+use crate::settings::{Item, SettingsError, item};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use toml::de::DeTable;
@@ -20,54 +21,42 @@ pub struct DiskDescription {
 }
 
 impl Reader<'_> {
-    pub(super) fn disks(&self, item: &Item<'_, '_>) -> Result<Vec<DiskDescription>, DescriptionError> {
-        let advice = || self.bad(item, "give tables, as in [[disk]] and source = \"nvme0\"");
-        let list = item.value.get_ref().as_array().ok_or_else(advice)?;
+    pub(super) fn disks(&self, item: &Item<'_, '_>) -> Result<Vec<DiskDescription>, SettingsError> {
+        let advice = "give tables, as in [[disk]] and source = \"nvme0\"";
+        let list = self.file.tables(item, KEYS, advice)?;
         if list.len() > usize::from(MAX_UNITS) {
-            return Err(self.bad(item, format_args!("a machine has at most {MAX_UNITS} disks")));
+            return Err(self
+                .file
+                .bad(item, format_args!("a machine has at most {MAX_UNITS} disks")));
         }
-        list.iter()
-            .map(|entry| {
-                let table = entry.get_ref().as_table().ok_or_else(advice)?;
-                self.disk(table, entry.span().start)
-            })
-            .collect()
+        list.into_iter().map(|(table, at)| self.disk(table, at)).collect()
     }
 
-    fn disk(&self, table: &DeTable<'_>, at: usize) -> Result<DiskDescription, DescriptionError> {
-        for key in table.keys() {
-            self.known(key.get_ref(), key.span().start, KEYS)?;
-        }
-        let item = |key| table.get(key).map(|value| Item { key, value });
+    fn disk(&self, table: &DeTable<'_>, at: usize) -> Result<DiskDescription, SettingsError> {
+        let item = |key| item(table, key);
         let source = match item("source") {
             Some(source) => {
-                let name = self.text(&source)?;
+                let name = self.file.text(&source)?;
                 if name.is_empty() {
                     let advice = "give a disk, as in \"nvme0\", \"archive:a.iso\" or \"ram:64MiB\"";
-                    return Err(self.bad(&source, advice));
+                    return Err(self.file.bad(&source, advice));
                 }
                 Some(name.to_string())
             }
             None => None,
         };
-        let flag = |key| match item(key) {
-            Some(item) => match item.value.get_ref().as_bool() {
-                Some(flag) => Ok(Some(flag)),
-                None => Err(self.bad(&item, "give true or false")),
-            },
-            None => Ok(None),
-        };
+        let flag = |key| item(key).map(|item| self.file.flag(&item)).transpose();
         let (read_only, dvd) = (flag("read_only")?, flag("dvd")?.unwrap_or(false));
         if source.is_none() && !dvd {
-            return Err(self.error(
+            return Err(self.file.error(
                 at,
                 "a [[disk]] without source: give one, as in source = \"nvme0\", or dvd = true for an empty drive",
             ));
         }
         match (read_only, dvd, item("read_only")) {
-            (Some(false), true, Some(item)) => {
-                Err(self.bad(&item, "the medium of a DVD drive is always read-only"))
-            }
+            (Some(false), true, Some(item)) => Err(self
+                .file
+                .bad(&item, "the medium of a DVD drive is always read-only")),
             _ => Ok(DiskDescription {
                 source,
                 read_only: dvd || read_only.unwrap_or(false),

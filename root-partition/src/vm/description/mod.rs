@@ -64,14 +64,10 @@ pub use processor::{CpuidMask, MsrAnswer, MsrPolicy, MsrRule};
 
 use super::bus::device::BY_NAME;
 use super::enlightenments::{Enlightenments, SWITCHES};
-use crate::shell::commands::dispatch::closest;
-use alloc::format;
+use crate::settings::{Item, SettingsError, SettingsFile, item};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
-use core::ops::Range;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// Most VPs of a machine.
 pub const MAX_PROCESSORS: u32 = 64;
@@ -159,31 +155,12 @@ pub enum TripleFault {
     Reset,
 }
 
-/// What is wrong with a description.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{file}:{line}: {what}")]
-pub struct DescriptionError {
-    /// File of the boot archive.
-    pub file: String,
-    /// Line in it, from 1.
-    pub line: usize,
-    /// A sentence.
-    pub what: String,
-}
-
 impl Description {
     /// Reads `text`, the contents of `file`.
-    pub fn read(file: &str, text: &[u8]) -> Result<Self, DescriptionError> {
-        let reader = Reader { file, text };
-        let Ok(source) = core::str::from_utf8(text) else {
-            let at = core::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
-            return Err(reader.error(at, "the file is not UTF-8 text"));
-        };
-        let table = DeTable::parse(source).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            reader.error(at, one_line(error.message()))
-        })?;
-        reader.description(table.get_ref())
+    pub fn read(file: &str, text: &[u8]) -> Result<Self, SettingsError> {
+        let file = SettingsFile::new(file, text);
+        let table = file.parse()?;
+        Reader { file }.description(table.get_ref())
     }
 }
 
@@ -204,44 +181,16 @@ pub const NAME_RULE: &str =
     "a name has 1 to 32 letters, digits, '-', '_' or '.', and does not begin with '-'";
 
 struct Reader<'a> {
-    file: &'a str,
-    text: &'a [u8],
-}
-
-/// A value with what is needed to complain of it.
-struct Item<'a, 'i> {
-    key: &'a str,
-    value: &'a Spanned<DeValue<'i>>,
+    file: SettingsFile<'a>,
 }
 
 impl Reader<'_> {
-    fn error(&self, at: usize, what: impl fmt::Display) -> DescriptionError {
-        let before = &self.text[..at.min(self.text.len())];
-        DescriptionError {
-            file: self.file.to_string(),
-            line: before.iter().filter(|&&byte| byte == b'\n').count() + 1,
-            what: what.to_string(),
-        }
-    }
-
-    /// An error about a value: the setting as it stands, and what would be right.
-    fn bad(&self, item: &Item<'_, '_>, advice: impl fmt::Display) -> DescriptionError {
-        let span: Range<usize> = item.value.span();
-        let shown = String::from_utf8_lossy(self.text.get(span.clone()).unwrap_or_default());
-        self.error(
-            span.start,
-            format_args!("{} = {}: {advice}", item.key, one_line(&shown)),
-        )
-    }
-
-    fn description(&self, table: &DeTable<'_>) -> Result<Description, DescriptionError> {
-        for key in table.keys() {
-            self.known(key.get_ref(), key.span().start, KEYS)?;
-        }
-        let item = |key| table.get(key).map(|value| Item { key, value });
+    fn description(&self, table: &DeTable<'_>) -> Result<Description, SettingsError> {
+        self.file.known(table, KEYS)?;
+        let item = |key| item(table, key);
         let required = |key: &'static str, example| {
             item(key).ok_or_else(|| {
-                self.error(
+                self.file.error(
                     0,
                     format_args!("{key} is missing: give one, as in {key} = \"{example}\""),
                 )
@@ -258,7 +207,7 @@ impl Reader<'_> {
             kernel: self.path(&required("kernel", "kernels/hello")?)?,
             modules: item("modules").map_or(Ok(Vec::new()), |item| self.paths(&item))?,
             command_line: match item("command_line") {
-                Some(item) => self.text(&item)?.to_string(),
+                Some(item) => self.file.text(&item)?.to_string(),
                 None => String::new(),
             },
             console: self.choice(item("console"), &[("com1", 0), ("com2", 1)])?,
@@ -274,7 +223,7 @@ impl Reader<'_> {
             )?,
             msrs: self.msrs(item("unknown_msr"), item("msr"))?,
             cpuid: item("cpuid").map_or(Ok(Vec::new()), |item| self.cpuid_masks(&item))?,
-            loopback: item("loopback").map_or(Ok(false), |item| self.flag(&item))?,
+            loopback: item("loopback").map_or(Ok(false), |item| self.file.flag(&item))?,
             enlightenments: match item("enlightenments") {
                 Some(item) => self.enlightenments(&item)?,
                 None => Enlightenments::ALL,
@@ -282,42 +231,28 @@ impl Reader<'_> {
         })
     }
 
-    fn known(&self, key: &str, at: usize, keys: &[&str]) -> Result<(), DescriptionError> {
-        if keys.contains(&key) {
-            return Ok(());
-        }
-        let advice = match closest(key, keys) {
-            Some(near) => format!("did you mean '{near}'?"),
-            None => format!("there are {}", keys.join(", ")),
-        };
-        Err(self.error(at, format_args!("unknown key '{}': {advice}", one_line(key))))
-    }
-
-    fn enlightenments(&self, item: &Item<'_, '_>) -> Result<Enlightenments, DescriptionError> {
+    fn enlightenments(&self, item: &Item<'_, '_>) -> Result<Enlightenments, SettingsError> {
         let table = item.value.get_ref().as_table().ok_or_else(|| {
-            self.bad(
+            self.file.bad(
                 item,
                 "give a table of switches, as in [enlightenments] and tlb_flush = false",
             )
         })?;
         let keys: Vec<&str> = SWITCHES.iter().map(|switch| switch.key).collect();
+        self.file.known(table, &keys)?;
         let mut enlightenments = Enlightenments::ALL;
         for (key, value) in table {
-            self.known(key.get_ref(), key.span().start, &keys)?;
-            let on = self.flag(&Item {
-                key: key.get_ref(),
-                value,
-            })?;
-            enlightenments.set(key.get_ref(), on);
+            let key = key.get_ref();
+            enlightenments.set(key, self.file.flag(&Item { key, value })?);
         }
         Ok(enlightenments)
     }
 
-    fn devices(&self, item: &Item<'_, '_>) -> Result<Vec<String>, DescriptionError> {
+    fn devices(&self, item: &Item<'_, '_>) -> Result<Vec<String>, SettingsError> {
         let names: Vec<&str> = BY_NAME.iter().map(|(name, _)| *name).collect();
         let advice = || {
             let names = names.join(", ");
-            self.bad(
+            self.file.bad(
                 item,
                 format_args!("give a list of devices, each once, of: {names}"),
             )
@@ -337,7 +272,7 @@ impl Reader<'_> {
     fn shares<'a, 'i: 'a>(
         &self,
         item: &impl Fn(&'static str) -> Option<Item<'a, 'i>>,
-    ) -> Result<(u64, Option<u64>, u64), DescriptionError> {
+    ) -> Result<(u64, Option<u64>, u64), SettingsError> {
         let weight = self.number(item("weight"), 100, 1..=10_000)?;
         let cap = match item("cap") {
             Some(item) => Some(self.number(Some(item), 0, 1..=100)?),
@@ -345,44 +280,26 @@ impl Reader<'_> {
         };
         let reserve = self.number(item("reserve"), 0, 0..=100)?;
         match (cap, item("reserve")) {
-            (Some(cap), Some(item)) if reserve > cap => {
-                Err(self.bad(&item, format_args!("it is more than the cap of {cap}")))
-            }
+            (Some(cap), Some(item)) if reserve > cap => Err(self
+                .file
+                .bad(&item, format_args!("it is more than the cap of {cap}"))),
             _ => Ok((weight, cap, reserve)),
         }
     }
 
-    fn text<'t>(&self, item: &Item<'t, '_>) -> Result<&'t str, DescriptionError> {
-        let text = item.value.get_ref().as_str().ok_or_else(|| {
-            self.bad(
-                item,
-                format_args!("give a text in quotes, as in {} = \"…\"", item.key),
-            )
-        })?;
-        match text.contains('\0') {
-            true => Err(self.bad(item, "a NUL character cannot be passed on")),
-            false => Ok(text),
+    fn name(&self, item: &Item<'_, '_>) -> Result<String, SettingsError> {
+        let name = self.file.text(item)?;
+        match is_name(name) {
+            true => Ok(name.to_string()),
+            false => Err(self.file.bad(item, NAME_RULE)),
         }
     }
 
-    fn flag(&self, item: &Item<'_, '_>) -> Result<bool, DescriptionError> {
-        let flag = item.value.get_ref().as_bool();
-        flag.ok_or_else(|| self.bad(item, "give true or false"))
-    }
-
-    fn name(&self, item: &Item<'_, '_>) -> Result<String, DescriptionError> {
-        let name = self.text(item)?;
+    fn file_name(&self) -> Result<String, SettingsError> {
+        let name = name_of_file(self.file.name());
         match is_name(name) {
             true => Ok(name.to_string()),
-            false => Err(self.bad(item, NAME_RULE)),
-        }
-    }
-
-    fn file_name(&self) -> Result<String, DescriptionError> {
-        let name = name_of_file(self.file);
-        match is_name(name) {
-            true => Ok(name.to_string()),
-            false => Err(self.error(
+            false => Err(self.file.error(
                 0,
                 format_args!("name is missing, and the file's cannot stand for it: {NAME_RULE}"),
             )),
@@ -394,27 +311,15 @@ impl Reader<'_> {
         item: Option<Item<'_, '_>>,
         default: u64,
         range: core::ops::RangeInclusive<u64>,
-    ) -> Result<u64, DescriptionError> {
-        let Some(item) = item else {
-            return Ok(default);
-        };
-        let number = item
-            .value
-            .get_ref()
-            .as_integer()
-            .and_then(|integer| u64::from_str_radix(integer.as_str(), integer.radix()).ok());
-        number.filter(|number| range.contains(number)).ok_or_else(|| {
-            self.bad(
-                &item,
-                format_args!("give a number from {} to {}", range.start(), range.end()),
-            )
-        })
+    ) -> Result<u64, SettingsError> {
+        item.map_or(Ok(default), |item| self.file.number(&item, range))
     }
 
-    fn memory(&self, item: &Item<'_, '_>) -> Result<u64, DescriptionError> {
-        let text = self
-            .text(item)
-            .map_err(|_| self.bad(item, "give a size with its unit in quotes, as in \"64MiB\""))?;
+    fn memory(&self, item: &Item<'_, '_>) -> Result<u64, SettingsError> {
+        let text = self.file.text(item).map_err(|_| {
+            self.file
+                .bad(item, "give a size with its unit in quotes, as in \"64MiB\"")
+        })?;
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let number = digits.trim().parse::<u64>().ok();
         let shift = match text[digits.len()..].trim() {
@@ -422,35 +327,45 @@ impl Reader<'_> {
             "MiB" => 20,
             "GiB" => 30,
             "" if number.is_some() => {
-                return Err(self.bad(item, format_args!("give a unit, as in \"{digits}MiB\"")));
+                return Err(self
+                    .file
+                    .bad(item, format_args!("give a unit, as in \"{digits}MiB\"")));
             }
-            _ => return Err(self.bad(item, "give a size in KiB, MiB or GiB, as in \"64MiB\"")),
+            _ => {
+                return Err(self
+                    .file
+                    .bad(item, "give a size in KiB, MiB or GiB, as in \"64MiB\""));
+            }
         };
         let size = number
             .and_then(|number| number.checked_mul(1 << shift))
             .filter(|size| size.is_multiple_of(MEMORY_STEP));
         match size {
             Some(size @ MIN_MEMORY..=MAX_MEMORY) => Ok(size),
-            _ => Err(self.bad(item, "give a multiple of 4KiB from \"1MiB\" to \"1024GiB\"")),
+            _ => Err(self
+                .file
+                .bad(item, "give a multiple of 4KiB from \"1MiB\" to \"1024GiB\"")),
         }
     }
 
-    fn path(&self, item: &Item<'_, '_>) -> Result<String, DescriptionError> {
-        let path = self.text(item)?;
+    fn path(&self, item: &Item<'_, '_>) -> Result<String, SettingsError> {
+        let path = self.file.text(item)?;
         match path.is_empty() || path.starts_with('/') {
-            true => Err(self.bad(item, "give a file of the boot archive, as in \"kernels/hello\"")),
+            true => Err(self
+                .file
+                .bad(item, "give a file of the boot archive, as in \"kernels/hello\"")),
             false => Ok(path.to_string()),
         }
     }
 
-    fn paths(&self, item: &Item<'_, '_>) -> Result<Vec<String>, DescriptionError> {
+    fn paths(&self, item: &Item<'_, '_>) -> Result<Vec<String>, SettingsError> {
         let list = item
             .value
             .get_ref()
             .as_array()
             .filter(|list| list.len() <= MAX_MODULES)
             .ok_or_else(|| {
-                self.bad(
+                self.file.bad(
                     item,
                     format_args!("give a list of up to {MAX_MODULES} files, as in [\"disks/root.img\"]"),
                 )
@@ -461,33 +376,8 @@ impl Reader<'_> {
     }
 
     /// One of `choices`, the first of which is the default.
-    fn choice<T: Copy>(
-        &self,
-        item: Option<Item<'_, '_>>,
-        choices: &[(&str, T)],
-    ) -> Result<T, DescriptionError> {
-        let Some(item) = item else {
-            return Ok(choices[0].1);
-        };
-        let text = self.text(&item)?;
-        choices
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, value)| *value)
-            .ok_or_else(|| {
-                let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-                self.bad(&item, format_args!("give {}", names.join(" or ")))
-            })
-    }
-}
-
-/// The first line of a text that may be long.
-fn one_line(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line.to_string(),
+    fn choice<T: Copy>(&self, item: Option<Item<'_, '_>>, choices: &[(&str, T)]) -> Result<T, SettingsError> {
+        item.map_or(Ok(choices[0].1), |item| self.file.choice(&item, choices))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The network cards of a machine: tables `[[network]]`.
 
-use super::{DescriptionError, Item, NAME_RULE, Reader, is_name};
+use super::{NAME_RULE, Reader, is_name};
 use crate::net::DEFAULT_SWITCH;
+use crate::settings::{Item, SettingsError, item};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use toml::de::DeTable;
@@ -48,40 +49,33 @@ impl NetworkDescription {
 }
 
 impl Reader<'_> {
-    pub(super) fn networks(&self, item: &Item<'_, '_>) -> Result<Vec<NetworkDescription>, DescriptionError> {
-        let advice = || self.bad(item, "give tables, as in [[network]] and switch = \"default\"");
-        let list = item.value.get_ref().as_array().ok_or_else(advice)?;
+    pub(super) fn networks(&self, item: &Item<'_, '_>) -> Result<Vec<NetworkDescription>, SettingsError> {
+        let advice = "give tables, as in [[network]] and switch = \"default\"";
+        let list = self.file.tables(item, KEYS, advice)?;
         if list.len() > MAX_CARDS {
-            return Err(self.bad(
-                item,
-                format_args!("a machine has at most {MAX_CARDS} network cards"),
-            ));
+            let most = format_args!("a machine has at most {MAX_CARDS} network cards");
+            return Err(self.file.bad(item, most));
         }
-        list.iter()
-            .map(|entry| self.network(entry.get_ref().as_table().ok_or_else(advice)?))
-            .collect()
+        list.into_iter().map(|(table, _)| self.network(table)).collect()
     }
 
-    fn network(&self, table: &DeTable<'_>) -> Result<NetworkDescription, DescriptionError> {
-        for key in table.keys() {
-            self.known(key.get_ref(), key.span().start, KEYS)?;
-        }
-        let item = |key| table.get(key).map(|value| Item { key, value });
+    fn network(&self, table: &DeTable<'_>) -> Result<NetworkDescription, SettingsError> {
+        let item = |key| item(table, key);
         let switch = match item("switch") {
             Some(item) => {
-                let name = self.text(&item)?;
+                let name = self.file.text(&item)?;
                 match is_name(name) {
                     true => name.to_string(),
-                    false => return Err(self.bad(&item, NAME_RULE)),
+                    false => return Err(self.file.bad(&item, NAME_RULE)),
                 }
             }
             None => DEFAULT_SWITCH.to_string(),
         };
         let mut card = NetworkDescription::on(&switch);
         if let Some(item) = item("mac") {
-            let address = Mac::parse(self.text(&item)?).filter(|address| address.is_station());
+            let address = Mac::parse(self.file.text(&item)?).filter(|address| address.is_station());
             let advice = "give a card's address, as in \"02:00:00:00:00:01\"";
-            card.address = Some(address.ok_or_else(|| self.bad(&item, advice))?);
+            card.address = Some(address.ok_or_else(|| self.file.bad(&item, advice))?);
         }
         let mut native = VlanId(0);
         if let Some(item) = item("vlan") {
@@ -90,17 +84,21 @@ impl Reader<'_> {
             card.vlan = VlanMode::Access(native);
         }
         if let Some(item) = item("trunk") {
-            let allowed = VlanSet::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, TRUNK_RULE))?;
+            let allowed =
+                VlanSet::parse(self.file.text(&item)?).ok_or_else(|| self.file.bad(&item, TRUNK_RULE))?;
             card.vlan = VlanMode::Trunk { native, allowed };
         }
         if let Some(item) = item("limit") {
-            card.limit = Limit::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, LIMIT_RULE))?;
+            card.limit =
+                Limit::parse(self.file.text(&item)?).ok_or_else(|| self.file.bad(&item, LIMIT_RULE))?;
         }
         if let Some(item) = item("guard") {
-            card.guard = Guards::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, GUARD_RULE))?;
+            card.guard =
+                Guards::parse(self.file.text(&item)?).ok_or_else(|| self.file.bad(&item, GUARD_RULE))?;
         }
         if let Some(item) = item("mirror") {
-            card.mirror = Mirror::parse(self.text(&item)?).ok_or_else(|| self.bad(&item, MIRROR_RULE))?;
+            card.mirror =
+                Mirror::parse(self.file.text(&item)?).ok_or_else(|| self.file.bad(&item, MIRROR_RULE))?;
         }
         Ok(card)
     }

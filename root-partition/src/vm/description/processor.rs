@@ -1,10 +1,10 @@
 //! What a guest finds of its processor: feature masks, tables `[[cpuid]]`, and rules for MSRs, tables `[[msr]]`.
 
-use super::{DescriptionError, Item, Reader};
+use super::Reader;
+use crate::settings::{Entry, Item, SettingsError, item};
 use alloc::vec::Vec;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::{InterceptType, RegisterCpuidResult};
-use toml::de::DeTable;
 
 const CPUID_KEYS: &[&str] = &["leaf", "subleaf", "register", "clear", "set"];
 const MSR_KEYS: &[&str] = &["number", "read", "write"];
@@ -121,50 +121,45 @@ impl MsrPolicy {
     }
 }
 
-/// A table of an array, and where it begins.
-type Entry<'t, 'i> = (&'t DeTable<'i>, usize);
-
 impl Reader<'_> {
-    fn tables<'t, 'i>(
+    fn entries<'t, 'i>(
         &self,
         item: &Item<'t, 'i>,
+        keys: &[&str],
         advice: &str,
         most: usize,
-    ) -> Result<Vec<Entry<'t, 'i>>, DescriptionError> {
-        let advice = || self.bad(item, advice);
-        let list = item.value.get_ref().as_array().ok_or_else(advice)?;
+    ) -> Result<Vec<Entry<'t, 'i>>, SettingsError> {
+        let list = self.file.tables(item, keys, advice)?;
         if list.len() > most {
-            return Err(self.error(
-                item.value.span().start,
-                format_args!("a machine has at most {most} tables [[{}]]", item.key),
-            ));
+            let what = format_args!("a machine has at most {most} tables [[{}]]", item.key);
+            return Err(self.file.error(item.value.span().start, what));
         }
-        list.iter()
-            .map(|entry| Ok((entry.get_ref().as_table().ok_or_else(advice)?, entry.span().start)))
-            .collect()
+        Ok(list)
     }
 
     /// The number of a key, of up to 32 bits.
-    fn word(&self, item: Option<Item<'_, '_>>) -> Result<Option<u32>, DescriptionError> {
+    fn word(&self, item: Option<Item<'_, '_>>) -> Result<Option<u32>, SettingsError> {
         match item {
             Some(item) => Ok(Some(self.number(Some(item), 0, 0..=u32::MAX.into())? as u32)),
             None => Ok(None),
         }
     }
 
-    pub(super) fn cpuid_masks(&self, item: &Item<'_, '_>) -> Result<Vec<CpuidMask>, DescriptionError> {
-        self.tables(item, "give tables, as in [[cpuid]] and leaf = 7", MAX_MASKS)?
-            .into_iter()
-            .map(|entry| self.cpuid_mask(entry))
-            .collect()
+    pub(super) fn cpuid_masks(&self, item: &Item<'_, '_>) -> Result<Vec<CpuidMask>, SettingsError> {
+        self.entries(
+            item,
+            CPUID_KEYS,
+            "give tables, as in [[cpuid]] and leaf = 7",
+            MAX_MASKS,
+        )?
+        .into_iter()
+        .map(|entry| self.cpuid_mask(entry))
+        .collect()
     }
 
-    fn cpuid_mask(&self, (table, at): Entry<'_, '_>) -> Result<CpuidMask, DescriptionError> {
-        for key in table.keys() {
-            self.known(key.get_ref(), key.span().start, CPUID_KEYS)?;
-        }
-        let item = |key| table.get(key).map(|value| Item { key, value });
-        let without = |what| self.error(at, format_args!("a [[cpuid]] without {what}"));
+    fn cpuid_mask(&self, (table, at): Entry<'_, '_>) -> Result<CpuidMask, SettingsError> {
+        let item = |key| item(table, key);
+        let without = |what| self.file.error(at, format_args!("a [[cpuid]] without {what}"));
         let leaf = self.word(item("leaf"))?;
         let register = item("register");
         let register = register.ok_or_else(|| without("register: give one, as in register = \"ebx\""))?;
@@ -177,7 +172,7 @@ impl Reader<'_> {
             set: self.word(item("set"))?.unwrap_or(0),
         };
         match (mask.clear & mask.set, item("set")) {
-            (both, Some(item)) if both != 0 => Err(self.bad(
+            (both, Some(item)) if both != 0 => Err(self.file.bad(
                 &item,
                 format_args!("bits {both:#x} cannot be cleared and set at once"),
             )),
@@ -189,32 +184,36 @@ impl Reader<'_> {
         &self,
         unknown: Option<Item<'_, '_>>,
         list: Option<Item<'_, '_>>,
-    ) -> Result<MsrPolicy, DescriptionError> {
+    ) -> Result<MsrPolicy, SettingsError> {
         let mut policy = MsrPolicy {
             unknown: self.choice(unknown, &ANSWERS)?,
             rules: Vec::new(),
         };
         let Some(item) = list else { return Ok(policy) };
-        for entry in self.tables(&item, "give tables, as in [[msr]] and number = 0x35", MAX_RULES)? {
+        for entry in self.entries(
+            &item,
+            MSR_KEYS,
+            "give tables, as in [[msr]] and number = 0x35",
+            MAX_RULES,
+        )? {
             let rule = self.msr_rule(entry)?;
             if policy.rule(rule.number).is_some() {
                 let what = format_args!("MSR {:#x} has a rule already", rule.number);
-                return Err(self.error(entry.1, what));
+                return Err(self.file.error(entry.1, what));
             }
             policy.rules.push(rule);
         }
         Ok(policy)
     }
 
-    fn msr_rule(&self, (table, at): Entry<'_, '_>) -> Result<MsrRule, DescriptionError> {
-        for key in table.keys() {
-            self.known(key.get_ref(), key.span().start, MSR_KEYS)?;
-        }
-        let item = |key| table.get(key).map(|value| Item { key, value });
+    fn msr_rule(&self, (table, at): Entry<'_, '_>) -> Result<MsrRule, SettingsError> {
+        let item = |key| item(table, key);
         let number = self.word(item("number"))?;
         Ok(MsrRule {
-            number: number
-                .ok_or_else(|| self.error(at, "an [[msr]] without number: give one, as in number = 0x35"))?,
+            number: number.ok_or_else(|| {
+                self.file
+                    .error(at, "an [[msr]] without number: give one, as in number = 0x35")
+            })?,
             read: match item("read") {
                 Some(item) => Some(self.number(Some(item), 0, 0..=u64::MAX)?),
                 None => None,

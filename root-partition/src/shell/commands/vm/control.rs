@@ -49,6 +49,12 @@ pub(in super::super) const TIMEOUT: Flag = Flag {
     help: "How long the guest may take; 60 where not given",
 };
 
+pub(in super::super) const PATIENCE: Flag = Flag {
+    name: "--timeout",
+    value: Some("SECONDS"),
+    help: "How long at most; for good where not given",
+};
+
 /// How long a guest may take to end.
 const STOP_SECONDS: u64 = 60;
 
@@ -161,6 +167,24 @@ fn order<'a>(invocation: &'a Invocation<'a>, order: Order) -> Pending<'a, Outcom
 }
 
 pub(in super::super) fn wait<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
+    Box::pin(async move {
+        let Some(seconds) = invocation.arguments.number(PATIENCE.name)? else {
+            return wait_long(invocation).await;
+        };
+        let patience = invocation.system.sleep(Duration::from_secs(seconds));
+        match select(wait_long(invocation), patience).await {
+            Either::First(outcome) => outcome,
+            Either::Second(()) => {
+                let name = name(invocation);
+                let state = machines(invocation)?.show(name)?.state;
+                let what = format!("it has not come to pass within {seconds} s: '{name}' is {state}");
+                Err(SystemError::new(what).into())
+            }
+        }
+    })
+}
+
+fn wait_long<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
     Box::pin(async move {
         let state = invocation.arguments.value(STATE.name);
         if let Some(text) = invocation.arguments.value(TEXT.name) {

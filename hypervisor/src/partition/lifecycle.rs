@@ -44,6 +44,7 @@ fn child_privileges() -> Privileges {
         | Privileges::ACCESS_HYPERCALL_MSRS
         | Privileges::ACCESS_VP_INDEX
         | Privileges::ACCESS_PARTITION_REFERENCE_TSC
+        | Privileges::ACCESS_GUEST_IDLE_REG
         | Privileges::ACCESS_FREQUENCY_REGS
         | Privileges::POST_MESSAGES
         | Privileges::SIGNAL_EVENTS

@@ -322,10 +322,10 @@ impl Vp {
             self.expire_timers();
         }
         self.take_requests();
+        // Whoever waits by the guest idle MSR may do so in an interrupt handler, for an interrupt of no higher priority.
         self.shared.nmi.load(Ordering::Acquire)
-            || self
-                .next_interrupt()
-                .is_some_and(|vector| self.idle || self.can_take(vector))
+            || (self.idle && self.apic.has_requests())
+            || self.next_interrupt().is_some_and(|vector| self.can_take(vector))
     }
 
     /// The interrupt that is to be delivered next.

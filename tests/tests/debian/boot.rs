@@ -55,6 +55,10 @@ fn boots_with(processors: u32) -> Result<()> {
         ] {
             ensure!(console.contains(mark), "{mark}");
         }
+        // What pays where there are several.
+        for mark in ["Using IPI hypercalls", "remote TLB flush", "PV spinlocks enabled"] {
+            ensure!(processors == 1 || console.contains(mark), "{mark}");
+        }
         let complaints = complaints(&console);
         ensure!(complaints.is_empty(), "{complaints:#?}");
         let log = world.log_of("look")?;

@@ -20,6 +20,7 @@ fn it_has_its_devices_and_the_time_and_disks_come_and_go() -> Result<()> {
         a_pause_costs_it_no_time(world).context("a pause costs it no time")?;
         a_disk_comes_and_goes(world).context("a disk comes and goes")?;
         world.ensure_no_complaints_in(GUEST)?;
+        a_disk_goes_while_it_is_read(world).context("a disk goes while it is read")?;
         world.text(&format!("vm stop {GUEST} --timeout 600")).map(drop)
     })
 }
@@ -35,6 +36,10 @@ fn its_bus_has_every_device(world: &mut World) -> Result<()> {
         .filter_map(|channel| channel["instance"].as_str())
         .collect();
     offered.sort_unstable();
+    ensure!(
+        channels.iter().any(|channel| number(channel, "/sub_channel") > 0),
+        "its disks have one channel for two processors: {document}"
+    );
     let seen: Vec<&str> = seen.lines().map(str::trim).collect();
     ensure!(seen == offered, "offered are {offered:?}, and it has {seen:?}");
     Ok(())
@@ -77,4 +82,19 @@ fn a_disk_comes_and_goes(world: &mut World) -> Result<()> {
     world
         .type_into(GUEST, "until [ ! -e /sys/block/sdb ]; do sleep 0.2; done")
         .map(drop)
+}
+
+/// Whoever reads from a disk that is taken away is told so, and nobody waits for ever.
+fn a_disk_goes_while_it_is_read(world: &mut World) -> Result<()> {
+    const READ: &str = "until [ -b /dev/sdb ]; do sleep 0.2; done; (while dd if=/dev/sdb of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; \
+        do echo read >> /run/reads; done; touch /run/reader_ended) & until [ -e /run/reads ]; do sleep 0.2; done";
+    let attached = world.json(&format!("disk attach {GUEST} nvme0"))?;
+    let lun = number(&attached, "/lun");
+    world.type_into(GUEST, READ)?;
+    world.text(&format!("disk detach {GUEST} {lun}"))?;
+    world.type_into(
+        GUEST,
+        "until [ -e /run/reader_ended ] && [ ! -e /sys/block/sdb ]; do sleep 0.2; done; cat /etc/hostname",
+    )?;
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::world::{Guest, World, complaints};
+use crate::world::{Guest, World, complaints, grep_complaints};
 
 const SCRIPT: &str = include_str!("network.sh");
 
@@ -22,9 +22,11 @@ impl Pair<'_> {
     fn run(&self, test: impl FnOnce(&mut World) -> Result<()>) -> Result<()> {
         let commands = |commands: &str| format!(". /script; {commands}");
         let (server, client) = (commands(self.server), commands(self.client));
+        let script = format!("{SCRIPT}\ncomplaints() {{ {}; }}\n", grep_complaints());
         let guest = |name, commands, more| Guest {
             more,
-            script: Some(SCRIPT),
+            quiet: true,
+            script: Some(&script),
             ..Guest::new(name, self.processors, commands)
         };
         let guests = [
@@ -88,7 +90,7 @@ fn two_guests_see_their_offloads_and_queues_and_copy_files_to_each_other_at_any_
             ethtool -K eth0 lro on; mark lro $?; mark coalesced $(fetch file); ethtool -K eth0 lro off; \
             ethtool -K eth0 tx off rx off; mark plain $?; mark software $(fetch file); ethtool -K eth0 tx on rx on tso on; \
             ip link set eth0 mtu 9000; mark mtu $?; wait ping -c 1 -s 8900 10.0.0.1; mark jumbo $(fetch file); mark channels_after $(channels); \
-            ethtool -S eth0; cat /proc/net/dev; poweroff -f",
+            ethtool -S eth0; cat /proc/net/dev; complaints; poweroff -f",
         server_card: CARD,
         client_card: CARD,
     };
@@ -112,6 +114,7 @@ fn two_guests_see_their_offloads_and_queues_and_copy_files_to_each_other_at_any_
             ensure_mark(world, "client", name, wanted)?;
         }
         let console = world.console_of("client")?;
+        ensure!(console.contains("\ncomplaints_1=0\n"), "{console}");
         for feature in [
             "rx-checksumming: on",
             "tx-checksumming: on",
@@ -215,8 +218,7 @@ fn the_switch_keeps_its_rules_and_cards_come_and_go_while_guests_run() -> Result
         let capture = world.json("net capture client --frames 5 --seconds 60")?;
         ensure!(capture["frames"] == 5, "{}", capture["frames"]);
         for guest in ["server", "client"] {
-            let console = world.console_of(guest)?;
-            ensure!(complaints(&console).is_empty(), "{:#?}", complaints(&console));
+            world.ensure_no_complaints_in(guest)?;
         }
 
         // A machine that ends under load leaves no port behind.

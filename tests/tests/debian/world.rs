@@ -259,9 +259,12 @@ impl World {
         told
     }
 
-    /// Waits until a guest is in `state`.
+    /// Waits until a guest is in `state`. By looking again and again: a machine that says nothing for long would be given up, and could
+    /// not be asked what its guests wait for.
     pub(crate) fn wait(&mut self, name: &str, state: &str) -> Result<()> {
-        self.text(&format!("vm wait {name} --state {state}")).map(drop)
+        self.until(&format!("'{name}' is {state}"), |world| {
+            Ok(world.json(&format!("vm show {name}"))?["state"] == state)
+        })
     }
 
     /// What a guest's console has said.

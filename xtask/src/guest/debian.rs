@@ -206,13 +206,14 @@ impl Debian {
     }
 
     /// The guest as files of the boot archive: kernel, first file system, and the descriptions `debian`, whose system is on the
-    /// root's second disk, and `debian-ram`, which needs none.
+    /// root's second disk, and `debian-ram`, which needs none. Both have a network card.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let with_card = |text: String| (text + "\n[[network]]\n").into_bytes();
         Ok(vec![
             (KERNEL_NAME.to_owned(), self.kernel()?),
             (INITRD_NAME.to_owned(), self.initrd()?),
-            ("vms/debian.toml".to_owned(), disk_description(2, "").into_bytes()),
-            ("vms/debian-ram.toml".to_owned(), description(2, "").into_bytes()),
+            ("vms/debian.toml".to_owned(), with_card(disk_description(2, ""))),
+            ("vms/debian-ram.toml".to_owned(), with_card(description(2, ""))),
         ])
     }
 

@@ -1,6 +1,11 @@
 //! The time registers of a PC's clock, to be read, and nothing else of it: no alarm, no interrupt, no memory, and nothing
-//! can be set. ACPI says that there is no such clock, so no driver takes it; but Linux asks it for the time before anything
-//! else can tell it (arch/x86/kernel/rtc.c, mach_get_cmos_time), and time stamps of a file system are wrong if it gets none.
+//! can be set. ACPI says that there is no such clock, so no driver takes it (`rtc_cmos` is not there).
+//!
+//! Linux asks these registers all the same, whatever ACPI says, before anything else can tell it the time
+//! (arch/x86/kernel/rtc.c, mach_get_cmos_time). Were they like other unclaimed ports, it would wait for seconds for an update
+//! to end, say that it cannot read the time, and begin in 1970 until its time service is loaded: time stamps of the root file
+//! system and of the log would be wrong, for good where no service is loaded. Guests of Hyper-V's second generation ask UEFI
+//! instead, which ours are started without.
 
 use vmbus::protocol::integration::time_sync::UNIX_EPOCH;
 

@@ -8,7 +8,7 @@ modprobe 8021q
 # wait COMMAND...: until it succeeds.
 wait() { until "$@" >/dev/null 2>&1; do sleep 1; done; }
 # mark NAME VALUE: a line that the test looks for.
-mark() { echo "mark $1=$2"; }
+mark() { name=$1; shift; echo "mark $name=$*"; }
 sum() { sha256sum "$1" | cut -c1-64; }
 size() { stat -c %s "$1"; }
 carrier() { [ "$(cat /sys/class/net/eth0/carrier)" = "$1" ]; }
@@ -39,8 +39,11 @@ serve() {
     dd if=/dev/urandom of=/srv/file bs=1M count=$1 2>/dev/null
     echo "$(size /srv/file) $(sum /srv/file)" > /srv/file.sum
     httpd -h /srv
-    (uploads=0; while true; do
-        nc -l -p 5000 > /tmp/got
+    # An input that never ends: at the end of its own, nc says that it will send nothing more, and the other side takes that for
+    # the end of all and does not send the rest.
+    mkfifo /tmp/never
+    (exec 9<>/tmp/never; uploads=0; while true; do
+        nc -l -p 5000 <&9 > /tmp/got
         uploads=$((uploads + 1))
         echo "$(size /tmp/got) $(sum /tmp/got)" > /srv/new
         mv /srv/new /srv/got.$uploads

@@ -299,10 +299,7 @@ impl World {
     ) -> Result<()> {
         let start = Instant::now();
         while !done(self)? {
-            ensure!(
-                start.elapsed() < Duration::from_secs(200),
-                "it did not come to pass that {what}"
-            );
+            ensure!(start.elapsed() < SILENCE, "it did not come to pass that {what}");
             thread::sleep(PAUSE);
         }
         Ok(())

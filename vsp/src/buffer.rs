@@ -114,8 +114,29 @@ impl Buffer {
         &self.segments
     }
 
+    /// Where `length` bytes from `offset` on begin, if they lie in a row because all of the buffer does.
+    #[inline(always)]
+    fn in_a_row(&self, offset: usize, length: usize) -> Option<*mut u8> {
+        let [segment] = self.segments.as_slice() else {
+            return None;
+        };
+        offset.checked_add(length).filter(|&end| end <= segment.length)?;
+        // SAFETY: the offset is at most the segment's length.
+        Some(unsafe { segment.pointer.as_ptr().add(offset) })
+    }
+
     /// Copies the bytes from `offset` on to `into`, all of it or nothing.
+    #[inline]
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
+        if let Some(pointer) = self.in_a_row(offset, into.len()) {
+            // SAFETY: so many bytes of a segment, which is readable while the owner lives, and of `into`, which is ours.
+            unsafe { core::ptr::copy_nonoverlapping(pointer, into.as_mut_ptr(), into.len()) };
+            return Ok(());
+        }
+        self.gather(offset, into)
+    }
+
+    fn gather(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         let mut done = 0;
         self.pieces(offset, into.len(), |pointer, length| {
             // SAFETY: `pieces` gives parts of segments, which are readable while the owner lives, and `length` bytes are left.
@@ -125,7 +146,17 @@ impl Buffer {
     }
 
     /// Copies `from` to the bytes from `offset` on, all of it or nothing.
+    #[inline]
     pub fn copy_from(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
+        if let Some(pointer) = self.in_a_row(offset, from.len()) {
+            // SAFETY: as in `copy_to`, the other way round.
+            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), pointer, from.len()) };
+            return Ok(());
+        }
+        self.scatter(offset, from)
+    }
+
+    fn scatter(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
         let mut done = 0;
         self.pieces(offset, from.len(), |pointer, length| {
             // SAFETY: as in `copy_to`, the other way round.

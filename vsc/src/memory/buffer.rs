@@ -142,7 +142,17 @@ impl Buffer {
     }
 
     /// Copies the bytes from `offset` on to `into`, all of it or nothing.
+    #[inline]
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
+        if let Some(piece) = self.in_a_page(offset, into.len()) {
+            // SAFETY: so many bytes are in one page, which is readable while the owner lives, and `into` is ours.
+            unsafe { core::ptr::copy_nonoverlapping(piece, into.as_mut_ptr(), into.len()) };
+            return Ok(());
+        }
+        self.gather(offset, into)
+    }
+
+    fn gather(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         let mut at = self.offset + self.inside(offset, into.len())?;
         let mut rest = into;
         while let Some((piece, length)) = self.piece(at, rest.len()) {
@@ -156,7 +166,17 @@ impl Buffer {
     }
 
     /// Copies `from` to the bytes from `offset` on, all of it or nothing.
+    #[inline]
     pub fn copy_from(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
+        if let Some(piece) = self.in_a_page(offset, from.len()) {
+            // SAFETY: as in `copy_to`, the other way round.
+            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), piece, from.len()) };
+            return Ok(());
+        }
+        self.scatter(offset, from)
+    }
+
+    fn scatter(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
         let mut at = self.offset + self.inside(offset, from.len())?;
         let mut rest = from;
         while let Some((piece, length)) = self.piece(at, rest.len()) {
@@ -167,6 +187,19 @@ impl Buffer {
             at += length;
         }
         Ok(())
+    }
+
+    /// Where `length` bytes from `offset` on begin, if they are inside the buffer and one page holds them all.
+    #[inline(always)]
+    fn in_a_page(&self, offset: usize, length: usize) -> Option<*mut u8> {
+        offset.checked_add(length).filter(|&end| end <= self.length)?;
+        let at = self.offset + offset;
+        let page = self.addresses.get(at / PAGE)?;
+        if at % PAGE + length > PAGE {
+            return None;
+        }
+        // SAFETY: the byte is in the page.
+        Some(unsafe { page.as_ptr().add(at % PAGE) })
     }
 
     #[inline(always)]

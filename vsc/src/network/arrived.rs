@@ -7,8 +7,6 @@ use vmbus::protocol::network::rndis::{self, MessageType};
 use vmbus::ring::gpa::TransferRange;
 use zerocopy::FromBytes;
 
-/// Bytes that are copied first: the header, and what is mostly beside a frame.
-const FIRST: usize = rndis::PACKET_HEADER + 4 * size_of::<Info>();
 /// Bytes of what is beside a frame at most; more is not looked at.
 const MOST_BESIDE: usize = packet_info::MAX_INFOS * size_of::<Info>();
 
@@ -44,10 +42,12 @@ pub(super) struct Part {
 #[inline]
 pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
     let (offset, available) = (range.byte_offset as usize, range.byte_count as usize);
-    let mut first = [0; FIRST];
-    let first = first.get_mut(..available.min(FIRST)).ok_or(BadMessage)?;
-    buffer.copy_to(offset, first).map_err(|_| BadMessage)?;
-    let (header, body) = rndis::Header::read_from_prefix(first).map_err(|_| BadMessage)?;
+    let mut first = [0; rndis::PACKET_HEADER];
+    if available < first.len() {
+        return Err(BadMessage);
+    }
+    buffer.copy_to(offset, &mut first).map_err(|_| BadMessage)?;
+    let (header, body) = rndis::Header::read_from_prefix(&first).map_err(|_| BadMessage)?;
     let (packet, _) = rndis::Packet::read_from_prefix(body).map_err(|_| BadMessage)?;
     let length = header.length as usize;
     if header.message_type != MessageType::PACKET || length > available {
@@ -79,17 +79,12 @@ pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMes
     }
     if packet.info_length != 0 {
         let beside = inside(packet.info_offset, packet.info_length).ok_or(BadMessage)?;
-        match first.get(beside.clone()) {
-            Some(bytes) => part.read_beside(bytes),
-            None => {
-                let mut bytes = [0; MOST_BESIDE];
-                let bytes = bytes.get_mut(..beside.len().min(MOST_BESIDE)).ok_or(BadMessage)?;
-                buffer
-                    .copy_to(offset + beside.start, bytes)
-                    .map_err(|_| BadMessage)?;
-                part.read_beside(bytes);
-            }
-        }
+        let mut bytes = [0; MOST_BESIDE];
+        let bytes = bytes.get_mut(..beside.len().min(MOST_BESIDE)).ok_or(BadMessage)?;
+        buffer
+            .copy_to(offset + beside.start, bytes)
+            .map_err(|_| BadMessage)?;
+        part.read_beside(bytes);
     }
     Ok(part)
 }

@@ -7,15 +7,14 @@ use super::queue::{MAX_FRAME, MAX_HEAD, Queue};
 use super::setup::{self, Agreed};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use spin::Mutex;
 use vmbus::protocol::network::nvsp::{MessageType, RECEIVE_BUFFER_ID, RevokeBuffer, SEND_BUFFER_ID, Version};
 use vmbus::protocol::network::oid::{Oid, PacketFilter};
-use vmbus::protocol::network::packet_info::{Info, InfoType, VlanTag};
-use vmbus::protocol::network::rndis::{ConfigurationParameter, PARAMETER_STRING};
+use vmbus::protocol::network::packet_info::{InfoType, VlanTag};
+use vmbus::protocol::network::rndis::{ConfigurationParameter, PARAMETER_STRING, PacketStart};
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
 use zerocopy::IntoBytes;
 
@@ -134,14 +133,17 @@ impl Card {
     pub fn send(&self, queue: usize, frame: &mut [u8], beside: &Beside) -> Result<(), NetworkError> {
         let queue = self.queue(queue)?;
         let work = offload::prepare(frame, beside, &self.offloads, self.mtu as usize)?;
-        let mut infos = ArrayVec::<Info, { super::queue::MAX_BESIDE }>::new();
-        let checksum = work.checksum.map(|checksum| (InfoType::CHECKSUM, checksum.0));
-        let large = work.large.map(|large| (InfoType::LARGE_SEND, large.0));
-        let tag = beside.tag.map(|tag| (InfoType::VLAN, VlanTag::from_tci(tag).0));
-        for (info_type, value) in [checksum, large, tag].into_iter().flatten() {
-            infos.push(Info::new(info_type, value));
+        let mut start = PacketStart::new();
+        if let Some(checksum) = work.checksum {
+            start.add(InfoType::CHECKSUM, checksum.0);
         }
-        queue.send(frame, &infos)?;
+        if let Some(large) = work.large {
+            start.add(InfoType::LARGE_SEND, large.0);
+        }
+        if let Some(tag) = beside.tag {
+            start.add(InfoType::VLAN, VlanTag::from_tci(tag).0);
+        }
+        queue.send(frame, &mut start)?;
         Counters::count(&queue.line.counters.sent);
         Ok(())
     }

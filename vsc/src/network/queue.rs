@@ -20,6 +20,7 @@ use core::task::{Context, Poll};
 use spin::{Mutex, MutexGuard};
 use vmbus::protocol::network::nvsp::{self, MessageType, RndisChannel};
 use vmbus::protocol::network::packet_info::Info;
+use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{ETHERNET_HEADER, rndis};
 use vmbus::ring::{self, PacketFlags};
 use zerocopy::{Immutable, IntoBytes};
@@ -155,24 +156,17 @@ impl Queue {
         self.finish(state);
     }
 
-    /// Sends a frame with `beside`.
+    /// Sends a frame, with `start` before it.
     #[inline]
-    pub(super) fn send(&self, frame: &[u8], beside: &[Info]) -> Result<(), NetworkError> {
-        let mut head = [0; MAX_HEAD];
-        let (header, packet) = rndis::packet_header(frame.len(), beside);
-        let mut length = 0;
-        for bytes in [header.as_bytes(), packet.as_bytes(), beside.as_bytes()] {
-            let place = head.get_mut(length..length + bytes.len());
-            place
-                .ok_or(NetworkError::FrameSize(frame.len()))?
-                .copy_from_slice(bytes);
-            length += bytes.len();
-        }
-        let head = head.get(..length).unwrap_or_default();
+    pub(super) fn send(&self, frame: &[u8], start: &mut PacketStart) -> Result<(), NetworkError> {
+        let head = start.before(frame.len());
         let mut state = self.state.lock();
+        if state.slots.is_short(head.len() + frame.len()) {
+            // Completions may have come that nobody has looked for.
+            state.pump(&self.line);
+        }
         let mut result = state.send(&[head, frame], RndisChannel::DATA);
         if matches!(result, Err(NetworkError::Full)) {
-            // Completions may have come that nobody has looked for.
             state.pump(&self.line);
             result = state.send(&[head, frame], RndisChannel::DATA);
         }

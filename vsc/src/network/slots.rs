@@ -70,6 +70,12 @@ impl Slots {
         self.small = Some(small);
     }
 
+    /// Whether a message of `length` bytes is a small one, and finds no slot for such.
+    #[inline]
+    pub(super) fn is_short(&self, length: usize) -> bool {
+        self.free_small.is_empty() && self.small.as_ref().is_some_and(|small| length <= small.part_size)
+    }
+
     /// The slot that a message of `length` bytes would take, and its memory.
     #[inline]
     pub(super) fn find(&self, length: usize) -> Result<(u16, Place<'_>), NetworkError> {

@@ -8,6 +8,7 @@ use super::requests::{ANSWER, Question, Requests};
 use super::slots::{NO_SLOT, Slots};
 use crate::memory::Buffer;
 use crate::wait::Waiting;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,6 +22,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Packets that are taken at once, so that a host that sends without end leaves time for others.
 const AT_ONCE: usize = 256;
+/// Packets that are taken out of the ring together, whose room the host gets back at once.
+const TOGETHER: usize = 32;
 /// Packets that were taken out of the ring and whose frames nobody has fetched, at most.
 const MAX_PENDING: usize = 4096;
 /// Messages of one packet at most.
@@ -88,13 +91,33 @@ pub(super) struct Arrived {
 /// Where the messages of a packet are. Mostly there is one, which takes no memory of its own.
 #[derive(Default)]
 pub(super) struct Ranges {
-    pub(super) first: Option<TransferRange>,
-    pub(super) others: VecDeque<TransferRange>,
+    first: Option<TransferRange>,
+    others: Box<[TransferRange]>,
+    /// How many of the others were taken.
+    taken: usize,
 }
 
 impl Ranges {
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.others.len()
+    #[inline]
+    const fn len(&self) -> usize {
+        self.first.is_some() as usize + (self.others.len() - self.taken)
+    }
+}
+
+impl FromIterator<TransferRange> for Ranges {
+    #[inline]
+    fn from_iter<I: IntoIterator<Item = TransferRange>>(ranges: I) -> Self {
+        let mut ranges = ranges.into_iter();
+        let first = ranges.next();
+        let others = match ranges.next() {
+            None => Box::default(),
+            Some(second) => core::iter::once(second).chain(ranges).collect(),
+        };
+        Self {
+            first,
+            others,
+            taken: 0,
+        }
     }
 }
 
@@ -103,7 +126,12 @@ impl Iterator for Ranges {
 
     #[inline]
     fn next(&mut self) -> Option<TransferRange> {
-        self.first.take().or_else(|| self.others.pop_front())
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        let next = self.others.get(self.taken)?;
+        self.taken += 1;
+        Some(*next)
     }
 }
 
@@ -222,6 +250,18 @@ impl State {
                 None => (true, true),
                 Some(fragment) => (fragment.has(Fragment::FIRST), fragment.has(Fragment::LAST)),
             };
+            if part.fragment.is_none() && (ETHERNET_HEADER..=MAX_FRAME).contains(&part.received.length) {
+                // A whole frame, as most are.
+                let place = into.get_mut(..part.received.length);
+                let copied = place.map(|place| receive.buffer.copy_to(part.start, place));
+                joined = None;
+                if copied == Some(Ok(())) {
+                    found = Some(part.received);
+                    break;
+                }
+                Counters::count(&line.counters.bad_messages);
+                continue;
+            }
             let before = match (first, joined.take()) {
                 (true, _) => Received {
                     length: 0,
@@ -283,10 +323,10 @@ impl State {
 
     /// Takes what has come; frames are left to be fetched. Says whether there may be more.
     pub(super) fn pump(&mut self, line: &Line) -> bool {
-        (0..AT_ONCE).all(|_| self.next(line))
+        (0..AT_ONCE / TOGETHER).all(|_| self.next(line))
     }
 
-    /// Takes the next packet; `false` if there is none.
+    /// Takes the next packets; `false` if there is none.
     #[inline]
     fn next(&mut self, line: &Line) -> bool {
         match self.take(line) {
@@ -316,54 +356,60 @@ impl State {
             ..
         } = self;
         let mut batch = rings.incoming.batch();
-        let Some(packet) = batch.next()? else {
+        let mut taken = 0;
+        while taken < TOGETHER
+            && let Some(packet) = batch.next()?
+        {
+            taken += 1;
+            match packet.kind() {
+                PacketType::COMPLETION => {
+                    let transaction = packet.transaction();
+                    if slots.complete(transaction) {
+                        *wake = true;
+                    } else if transaction & NO_SLOT != 0 {
+                        let mut answer = [0; ANSWER];
+                        let length = packet.copy_most(&mut answer);
+                        let answer = answer.get(..length).unwrap_or_default();
+                        *wake |= requests.answered(Question::Nvsp(transaction), answer);
+                    }
+                }
+                PacketType::TRANSFER_PAGES => {
+                    let completion = packet.wants_completion().then(|| packet.transaction());
+                    let ranges = ranges(&packet);
+                    match (receive.as_ref(), ranges) {
+                        (Some(receive), Some((RndisChannel::CONTROL, ranges))) => {
+                            for range in ranges {
+                                *wake |= control(&receive.buffer, range, requests, line);
+                            }
+                            owed.extend(completion);
+                        }
+                        (Some(_), Some((_, ranges))) if arrived.len() < MAX_PENDING => {
+                            let parts = ranges.len();
+                            arrived.push_back(Arrived {
+                                transaction: completion,
+                                ranges,
+                                parts,
+                            });
+                            *wake = true;
+                        }
+                        _ => {
+                            Counters::count(&line.counters.bad_messages);
+                            owed.extend(completion);
+                        }
+                    }
+                }
+                // A table of channels to send on, or a virtual function: neither is made use of.
+                PacketType::IN_BAND => {}
+                other => log::debug!("the host sends a packet of type {}", other.0),
+            }
+        }
+        if taken == 0 {
             if core::mem::take(masked) && rings.incoming.unmask() {
                 rings.incoming.mask();
                 *masked = true;
                 return Ok(true);
             }
             return Ok(false);
-        };
-        match packet.kind() {
-            PacketType::COMPLETION => {
-                let transaction = packet.transaction();
-                if slots.complete(transaction) {
-                    *wake = true;
-                } else if transaction & NO_SLOT != 0 {
-                    let mut answer = [0; ANSWER];
-                    let length = packet.copy_most(&mut answer);
-                    let answer = answer.get(..length).unwrap_or_default();
-                    *wake |= requests.answered(Question::Nvsp(transaction), answer);
-                }
-            }
-            PacketType::TRANSFER_PAGES => {
-                let completion = packet.wants_completion().then(|| packet.transaction());
-                let ranges = ranges(&packet);
-                match (receive.as_ref(), ranges) {
-                    (Some(receive), Some((RndisChannel::CONTROL, ranges))) => {
-                        for range in ranges {
-                            *wake |= control(&receive.buffer, range, requests, line);
-                        }
-                        owed.extend(completion);
-                    }
-                    (Some(_), Some((_, ranges))) if arrived.len() < MAX_PENDING => {
-                        let parts = ranges.len();
-                        arrived.push_back(Arrived {
-                            transaction: completion,
-                            ranges,
-                            parts,
-                        });
-                        *wake = true;
-                    }
-                    _ => {
-                        Counters::count(&line.counters.bad_messages);
-                        owed.extend(completion);
-                    }
-                }
-            }
-            // A table of channels to send on, or a virtual function: neither is made use of.
-            PacketType::IN_BAND => {}
-            other => log::debug!("the host sends a packet of type {}", other.0),
         }
         self.ring |= batch.finish().is_needed();
         if self.owed.len() >= AT_ONCE {
@@ -426,17 +472,13 @@ fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
 /// Which of the two kinds of RNDIS messages a packet holds, and where they are; `None` if it makes no sense.
 #[inline]
 fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
-    let (message_type, body): (MessageType, nvsp::RndisPacket) = (packet.read(0).ok()?, packet.read(4).ok()?);
+    let message: nvsp::RndisMessage = packet.read(0).ok()?;
     let (set, ranges) = packet.transfer_ranges().ok()?;
-    if message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
+    if message.message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
         return None;
     }
-    let mut ranges = ranges.take(MAX_RANGES).map_while(Result::ok);
-    let ranges = Ranges {
-        first: ranges.next(),
-        others: ranges.collect(),
-    };
-    Some((body.channel, ranges))
+    let ranges = ranges.take(MAX_RANGES).map_while(Result::ok).collect();
+    Some((message.packet.channel, ranges))
 }
 
 /// Takes a control message of the host; says whether somebody waits for it.

@@ -7,22 +7,17 @@ use super::segment::{self, Piece};
 use super::setup::Offloads;
 use super::wire::{Endpoint, NoRoom};
 use crate::buffer::Buffer;
-use crate::switch::frame::HEADER_BYTES;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use vmbus::protocol::network::nvsp::{self, NO_PART, RECEIVE_BUFFER_ID, RndisChannel};
 use vmbus::protocol::network::oid::PacketFilter;
 use vmbus::protocol::network::packet_info::{Fragment, Info, InfoType, VlanTag};
+use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{Mac, rndis};
 use vmbus::ring::PacketFlags;
 use vmbus::ring::gpa::TransferRange;
-use zerocopy::{FromZeros, IntoBytes};
 
-/// What is beside a packet at most: checksums, tag, hash, fragment.
-const MAX_INFOS: usize = 4;
-/// Bytes before the body of a packet's first part.
-const MAX_START: usize = rndis::PACKET_HEADER + MAX_INFOS * size_of::<Info>() + HEADER_BYTES;
 /// Parts of one packet at most: what Linux puts together.
 const MAX_FRAGMENTS: usize = 562;
 
@@ -64,13 +59,13 @@ impl Endpoint for Nic {
             false => receiving.offloads.coalesce_4,
         });
         let mut result = Ok(());
-        let done = segment::pieces(frame, cut_tag, keep_large, |mut piece| {
+        let done = segment::pieces(frame, cut_tag, keep_large, |piece| {
             let unchecked = !receiving.offloads.checksum.1 && piece.fill_checksum(frame).is_err();
             if unchecked || piece.length() > receiving.largest && !keep_large {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
-            result = self.place(&queue, frame, &piece, tag, &receiving);
+            result = self.place(&queue, frame, piece, tag, &receiving);
             result.is_ok()
         });
         if done.is_err() {
@@ -96,36 +91,36 @@ impl Nic {
         tag: Option<u16>,
         receiving: &Receiving,
     ) -> Result<(), NoRoom> {
-        let mut infos = [const { Info::new(InfoType(0), 0) }; MAX_INFOS];
-        let mut count = 0;
-        let mut add = |info_type, value: Option<u32>| {
-            if let (Some(value), Some(info)) = (value, infos.get_mut(count)) {
-                *info = Info::new(info_type, value);
-                count += 1;
-            }
-        };
+        let mut start = PacketStart::new();
         let known = piece.known.0;
-        add(
-            InfoType::CHECKSUM,
-            (known != 0 && receiving.offloads.checksum.1).then_some(known),
-        );
-        add(InfoType::VLAN, tag.map(|tag| VlanTag::from_tci(tag).0));
-        add(InfoType::HASH_VALUE, receiving.hash);
-        let beside = infos.get(..count).unwrap_or(&[]);
-        let (buffer, part_size, lease) = self.lease(piece.length(), beside.len())?;
+        if known != 0 && receiving.offloads.checksum.1 {
+            start.add(InfoType::CHECKSUM, known);
+        }
+        if let Some(tag) = tag {
+            start.add(InfoType::VLAN, VlanTag::from_tci(tag).0);
+        }
+        if let Some(hash) = receiving.hash {
+            start.add(InfoType::HASH_VALUE, hash);
+        }
+        let (buffer, part_size, lease) = self.lease(piece.length(), start.count())?;
         let transaction = lease.transaction();
         let mut writer = PartWriter {
             buffer: &buffer,
             frame,
             piece,
-            infos: beside,
+            start,
             part_size,
             fragment_id: transaction as u16,
         };
-        let sent = writer.write(&lease).and_then(|ranges| {
-            let packet = queue.send_transfer(transaction, &ranges, RndisChannel::DATA);
-            packet.map_err(|_| NoRoom)
-        });
+        let sent = match lease.only_offset() {
+            Some(offset) => writer
+                .part(offset, 0, piece.length())
+                .and_then(|range| queue.send_transfer(transaction, &[range], RndisChannel::DATA).ok()),
+            None => writer
+                .write(&lease)
+                .and_then(|ranges| queue.send_transfer(transaction, &ranges, RndisChannel::DATA).ok()),
+        };
+        let sent = sent.ok_or(NoRoom);
         if sent.is_err() {
             self.give_back(transaction);
         }
@@ -188,6 +183,7 @@ impl Nic {
 
 impl Queue {
     /// Tells the guest of parts of its receive buffer.
+    #[inline]
     fn send_transfer(
         &self,
         transaction: u64,
@@ -221,68 +217,56 @@ struct PartWriter<'a> {
     buffer: &'a Buffer,
     frame: &'a Frame<'a>,
     piece: &'a Piece,
-    infos: &'a [Info],
+    start: PacketStart,
     part_size: usize,
     fragment_id: u16,
 }
 
 impl PartWriter<'_> {
-    fn write(&mut self, lease: &Lease) -> Result<Vec<TransferRange>, NoRoom> {
+    /// Writes a piece that takes several parts, each of which says which one it is.
+    fn write(&mut self, lease: &Lease) -> Option<Vec<TransferRange>> {
         let total = self.piece.length();
-        let parts = lease.offsets().count();
+        let parts = lease.parts();
         let mut ranges = Vec::with_capacity(parts);
+        let beside = self.start.count();
         let mut done = 0;
         for (number, offset) in lease.offsets().enumerate() {
-            let mut infos = [const { Info::new(InfoType(0), 0) }; MAX_INFOS];
-            let mut count = 0;
-            for (to, from) in infos.iter_mut().zip(self.infos) {
-                *to = *from;
-                count += 1;
-            }
-            if parts > 1
-                && let Some(info) = infos.get_mut(count)
-            {
-                let first = if number == 0 { Fragment::FIRST } else { 0 };
-                let last = if number + 1 == parts { Fragment::LAST } else { 0 };
-                let flags = Fragment::SUB_ALLOCATED | first | last;
-                *info = Info::new(InfoType::FRAGMENT, Fragment::new(flags, self.fragment_id).0);
-                count += 1;
-            }
-            let infos = infos.get(..count).unwrap_or(&[]);
-            let start = rndis::PACKET_HEADER + size_of_val(infos);
-            let length = (total - done).min(self.part_size - start.min(self.part_size));
-            self.part(offset, infos, done, length).ok_or(NoRoom)?;
-            ranges.push(TransferRange {
-                byte_count: (start + length) as u32,
-                byte_offset: offset as u32,
-            });
+            let first = if number == 0 { Fragment::FIRST } else { 0 };
+            let last = if number + 1 == parts { Fragment::LAST } else { 0 };
+            let flags = Fragment::SUB_ALLOCATED | first | last;
+            self.start.truncate(beside);
+            self.start
+                .add(InfoType::FRAGMENT, Fragment::new(flags, self.fragment_id).0);
+            let room = self.part_size.saturating_sub(self.start.length());
+            let length = (total - done).min(room);
+            ranges.push(self.part(offset, done, length)?);
             done += length;
         }
-        Ok(ranges)
+        Some(ranges)
     }
 
-    /// Writes `length` bytes of the piece from `from` on, with a header before them.
-    fn part(&self, offset: usize, infos: &[Info], from: usize, length: usize) -> Option<()> {
-        let (header, packet) = super::transmit::packet_header(length, infos);
-        let mut start = <[u8; MAX_START]>::new_zeroed();
-        let mut filled = 0;
+    /// Writes `length` bytes of the piece from `from` on, with a header before them; says where all that is.
+    #[inline]
+    fn part(&mut self, offset: usize, from: usize, length: usize) -> Option<TransferRange> {
+        let start = self.start.before(length);
+        self.buffer.copy_from(offset, start).ok()?;
+        let mut at = offset + start.len();
         let head = self.piece.head().get(from..).unwrap_or(&[]);
         let head = head.get(..length).unwrap_or(head);
-        for bytes in [header.as_bytes(), packet.as_bytes(), infos.as_bytes(), head] {
-            start
-                .get_mut(filled..filled + bytes.len())?
-                .copy_from_slice(bytes);
-            filled += bytes.len();
+        if !head.is_empty() {
+            self.buffer.copy_from(at, head).ok()?;
+            at += head.len();
         }
-        self.buffer.copy_from(offset, start.get(..filled)?).ok()?;
         let rest = length - head.len();
         if rest > 0 {
             let behind_head = (from + head.len()).checked_sub(self.piece.head().len())?;
             let source = self.piece.body_offset + behind_head;
-            self.frame
-                .copy_into(source, self.buffer, offset + filled, rest)
-                .ok()?;
+            self.frame.copy_into(source, self.buffer, at, rest).ok()?;
+            at += rest;
         }
-        Some(())
+        Some(TransferRange {
+            byte_count: (at - offset) as u32,
+            byte_offset: offset as u32,
+        })
     }
 }

@@ -90,15 +90,20 @@ impl<'a> Frame<'a> {
     }
 
     /// The first bytes without a tag among them, written to `into`; returns them, and how many bytes fewer than before they are.
+    #[inline]
     pub fn head_without_tag<'b>(&self, cut: bool, into: &'b mut [u8; HEADER_BYTES]) -> (&'b mut [u8], usize) {
         let (first, second) = match cut {
             true => cut_tag(self.head),
             false => (self.head, &[][..]),
         };
         let mut length = 0;
-        for (to, from) in into.iter_mut().zip(first.iter().chain(second)) {
-            *to = *from;
-            length += 1;
+        for bytes in [first, second] {
+            let room = into.get_mut(length..).unwrap_or_default();
+            let bytes = bytes.get(..room.len()).unwrap_or(bytes);
+            if let Some(place) = room.get_mut(..bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+            length += bytes.len();
         }
         let cut = self.head.len().saturating_sub(length);
         (into.get_mut(..length).unwrap_or_default(), cut)

@@ -9,13 +9,16 @@ use super::steer::Steering;
 use super::transmit::Outgoing;
 use super::wire::Wire;
 use crate::buffer::Buffer;
+use crate::switch::frame::HEADER_BYTES;
 use crate::switch::port::PortId;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
-use spin::Mutex;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spin::{Mutex, MutexGuard};
 use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RndisChannel, Status};
 use vmbus::protocol::network::rndis::{self, Message};
 use vmbus::protocol::network::scale::MAX_CHANNELS;
@@ -82,8 +85,21 @@ struct Incoming {
 }
 
 enum Answer {
-    Message([u8; nvsp::MESSAGE_SIZE]),
+    /// What became of a packet.
+    Sent(Status),
+    Message(Box<[u8; nvsp::MESSAGE_SIZE]>),
     Empty,
+}
+
+/// What frames of the guest need, as it was when the card's state was at `change`; so that not each of them takes the lock.
+struct Sending {
+    change: u32,
+    plug: Option<(Arc<Wire>, PortId)>,
+    send_buffer: Option<Arc<Buffer>>,
+    /// The largest frame that is not to be cut; `None` if none is to be sent.
+    largest: Option<usize>,
+    /// When the port may send again, if not now.
+    until: Cell<Option<u64>>,
 }
 
 struct State {
@@ -100,6 +116,8 @@ struct State {
 pub struct Nic {
     settings: Settings,
     state: Mutex<State>,
+    /// Changes of the state, counted: who has a copy of some of it can tell whether it is old.
+    changes: AtomicU32,
     pub(super) pool: Mutex<Option<Pool>>,
     queues: Mutex<Vec<Option<Arc<Queue>>>>,
     /// What went through.
@@ -121,6 +139,7 @@ impl Nic {
                 link_up: true,
                 messages: VecDeque::new(),
             }),
+            changes: AtomicU32::new(0),
             pool: Mutex::new(None),
             queues: Mutex::new(Vec::new()),
             counters: Counters::default(),
@@ -158,7 +177,7 @@ impl Nic {
         let before = state.has_link();
         state.plug = port;
         state.tell_link(before);
-        drop(state);
+        self.changed(state);
         self.send_waiting();
     }
 
@@ -217,9 +236,34 @@ impl Nic {
         state.steering = Steering::new();
         state.send_buffer = None;
         state.messages.clear();
-        drop(state);
+        self.changed(state);
         let pool = self.pool.lock().take();
         drop(pool);
+    }
+
+    /// Lets the state go, and has those see that it was changed who have copies.
+    fn changed(&self, state: MutexGuard<'_, State>) {
+        self.changes.fetch_add(1, Ordering::Release);
+        drop(state);
+    }
+
+    /// What frames of the guest need now.
+    fn sending(&self, now: u64) -> Sending {
+        let state = self.state.lock();
+        let mtu = state.setup.mtu as usize;
+        let sending = Sending {
+            // Counted under the lock, so that it belongs to the rest.
+            change: self.changes.load(Ordering::Acquire),
+            plug: state.plug.clone(),
+            send_buffer: state.send_buffer.clone(),
+            largest: state.setup.initialized.then_some(mtu + ETHERNET_HEADER + 4),
+            until: Cell::new(None),
+        };
+        drop(state);
+        if let Some((wire, port)) = &sending.plug {
+            sending.until.set(wire.admit(*port, 0, now).err());
+        }
+        sending
     }
 
     fn queue(&self, index: u16) -> Option<Arc<Queue>> {
@@ -271,16 +315,17 @@ impl Nic {
         self.send_waiting();
         if queue.answer(&mut incoming.answers)? {
             let mut batch = incoming.reader.batch();
+            let mut sending = self.sending(now);
             let mut taken = 0;
             loop {
                 if taken == budget {
                     progress = Progress::More;
                     break;
                 }
-                let plug = self.state.lock().plug.clone();
-                if let Some((wire, port)) = &plug
-                    && let Err(until) = wire.admit(*port, 0, now)
-                {
+                if sending.change != self.changes.load(Ordering::Acquire) {
+                    sending = self.sending(now);
+                }
+                if let Some(until) = sending.until.get() {
                     progress = Progress::Until(until);
                     break;
                 }
@@ -288,7 +333,7 @@ impl Nic {
                     break;
                 };
                 taken += 1;
-                if let Some(answer) = self.packet(queue, &packet, index, plug.as_ref(), now) {
+                if let Some(answer) = self.packet(queue, &packet, index, &sending, now) {
                     incoming.answers.push_back((packet.transaction(), answer));
                 }
             }
@@ -310,41 +355,45 @@ impl Nic {
         queue: &Queue,
         packet: &Packet<'_>,
         index: u16,
-        plug: Option<&(Arc<Wire>, PortId)>,
+        sending: &Sending,
         now: u64,
     ) -> Option<Answer> {
         if packet.kind() == PacketType::COMPLETION {
             self.give_back(packet.transaction());
             return None;
         }
+        if let Ok(message) = packet.read::<nvsp::RndisMessage>(0)
+            && message.message_type == MessageType::SEND_RNDIS_PACKET
+        {
+            let done = self.rndis(queue, packet, &message.packet, sending, now);
+            let status = done.map_or(Status::INVALID_RNDIS_PACKET, |()| Status::SUCCESS);
+            if done.is_none() {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            return packet.wants_completion().then_some(Answer::Sent(status));
+        }
+        self.other(queue, packet, index)
+    }
+
+    /// Takes a packet that carries no RNDIS message.
+    fn other(&self, queue: &Queue, packet: &Packet<'_>, index: u16) -> Option<Answer> {
         let mut bytes = [0; nvsp::MESSAGE_SIZE];
         let length = packet.copy_most(&mut bytes);
         let (message_type, body) = nvsp::split(bytes.get(..length)?)?;
         let answer = match message_type {
+            // It is too short, or was another when its type was looked at.
             MessageType::SEND_RNDIS_PACKET => {
-                let status = match self.rndis(queue, packet, body, plug, now) {
-                    Some(()) => Status::SUCCESS,
-                    None => {
-                        self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                        Status::INVALID_RNDIS_PACKET
-                    }
-                };
-                let answer = nvsp::RndisPacketComplete { status };
-                Answer::Message(nvsp::message(MessageType::SEND_RNDIS_PACKET_COMPLETE, &answer))
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                Answer::Sent(Status::INVALID_RNDIS_PACKET)
             }
             // The rest is for the first channel only.
             _ if index != 0 => Answer::Empty,
-            MessageType::SUBCHANNEL => Answer::Message(self.sub_channels(queue, body)),
+            MessageType::SUBCHANNEL => Answer::Message(Box::new(self.sub_channels(queue, body))),
             _ => self.agree(queue, message_type, body),
         };
         // Answers that are messages are waited for, whatever the flag says.
         match answer {
-            Answer::Empty if !packet.wants_completion() => None,
-            Answer::Message(_)
-                if message_type == MessageType::SEND_RNDIS_PACKET && !packet.wants_completion() =>
-            {
-                None
-            }
+            Answer::Empty | Answer::Sent(_) if !packet.wants_completion() => None,
             answer => Some(answer),
         }
     }
@@ -364,15 +413,20 @@ impl Nic {
             if message_type == MessageType::INIT {
                 state.steering = Steering::new();
             }
+            self.changed(state);
             (reply, change)
         };
         match change {
             Change::None => {}
             Change::ReceiveBuffer(pool) => *self.pool.lock() = pool,
-            Change::SendBuffer(buffer) => self.state.lock().send_buffer = buffer,
+            Change::SendBuffer(buffer) => {
+                let mut state = self.state.lock();
+                state.send_buffer = buffer;
+                self.changed(state);
+            }
         }
         match reply {
-            Reply::Message(message) => Answer::Message(message),
+            Reply::Message(message) => Answer::Message(Box::new(message)),
             Reply::Empty => Answer::Empty,
         }
     }
@@ -410,19 +464,18 @@ impl Nic {
         &self,
         queue: &Queue,
         packet: &Packet<'_>,
-        body: &[u8],
-        plug: Option<&(Arc<Wire>, PortId)>,
+        asked: &nvsp::RndisPacket,
+        sending: &Sending,
         now: u64,
     ) -> Option<()> {
-        let (asked, _) = nvsp::RndisPacket::read_from_prefix(body).ok()?;
-        let (buffer, start, length) = match asked.part {
+        let pages;
+        let (buffer, start, length): (&Buffer, _, _) = match asked.part {
             NO_PART => {
-                let buffer = pages(queue, packet)?;
-                let length = buffer.size();
-                (buffer, 0, length)
+                pages = self::pages(queue, packet)?;
+                (&pages, 0, pages.size())
             }
             part => {
-                let buffer = self.state.lock().send_buffer.clone()?;
+                let buffer = sending.send_buffer.as_deref()?;
                 let start = (part as usize).checked_mul(SEND_PART as usize)?;
                 let end = start
                     .checked_add(SEND_PART as usize)
@@ -432,8 +485,8 @@ impl Nic {
             }
         };
         match asked.channel {
-            RndisChannel::CONTROL => self.control(queue, &buffer, start, length),
-            _ => self.data(&buffer, start, length, plug, now),
+            RndisChannel::CONTROL => self.control(queue, buffer, start, length),
+            _ => self.data(buffer, start, length, sending, now),
         }
     }
 
@@ -441,12 +494,12 @@ impl Nic {
         let mut bytes = [0; rndis::MAX_CONTROL];
         let bytes = bytes.get_mut(..length)?;
         buffer.copy_to(start, bytes).ok()?;
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if state.setup.version.is_none() || state.messages.len() >= MAX_WAITING {
             return None;
         }
         let link = state.has_link();
-        let state = &mut *state;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut control = Control {
             setup: &mut state.setup,
@@ -463,6 +516,7 @@ impl Nic {
         };
         let answer = control.receive(bytes, |address| queue.link.set_address(address));
         state.messages.extend(answer);
+        self.changed(guard);
         Some(())
     }
 
@@ -472,25 +526,20 @@ impl Nic {
         buffer: &Buffer,
         start: usize,
         length: usize,
-        plug: Option<&(Arc<Wire>, PortId)>,
+        sending: &Sending,
         now: u64,
     ) -> Option<()> {
-        let largest = {
-            let state = self.state.lock();
-            if !state.setup.initialized {
-                return None;
-            }
-            state.setup.mtu as usize + ETHERNET_HEADER + 4
-        };
+        let largest = sending.largest?;
         let (mut at, end) = (start, start.checked_add(length)?);
+        let mut head = [0; HEADER_BYTES];
         // Each message has a header, so this ends.
         loop {
-            let outgoing = Outgoing::read(buffer, at, end - at, largest, MAX_LARGE_SEND as usize).ok()?;
+            let most = MAX_LARGE_SEND as usize;
+            let outgoing = Outgoing::read(buffer, at, end - at, largest, most, &mut head).ok()?;
             self.counters.sent.fetch_add(1, Ordering::Relaxed);
-            if let Some((wire, port)) = plug {
-                // What is over the cap is held against the next.
-                let _ = wire.admit(*port, outgoing.frame(buffer).length, now);
-                wire.transmit(*port, &outgoing.frame(buffer), now);
+            if let Some((wire, port)) = &sending.plug {
+                let until = wire.transmit_capped(*port, &outgoing.frame(buffer), now);
+                sending.until.set(until);
             }
             at += outgoing.message_length;
             if end - at < rndis::PACKET_HEADER {
@@ -549,11 +598,19 @@ impl Queue {
             let mut full = None;
             let mut batch = outgoing.batch()?;
             while let Some((transaction, answer)) = answers.front() {
-                let parts: &[&[u8]] = match answer {
-                    Answer::Message(message) => &[message.as_bytes()],
+                let complete;
+                let bytes = match answer {
+                    Answer::Sent(status) => {
+                        complete = nvsp::RndisComplete {
+                            message_type: MessageType::SEND_RNDIS_PACKET_COMPLETE,
+                            complete: nvsp::RndisPacketComplete { status: *status },
+                        };
+                        complete.as_bytes()
+                    }
+                    Answer::Message(message) => message.as_slice(),
                     Answer::Empty => &[],
                 };
-                match batch.push(PacketType::COMPLETION, *transaction, PacketFlags::empty(), parts) {
+                match batch.push(PacketType::COMPLETION, *transaction, PacketFlags::empty(), &[bytes]) {
                     Ok(()) => drop(answers.pop_front()),
                     Err(RingError::Full { needed }) => {
                         full = Some(needed);

@@ -32,20 +32,35 @@ pub struct Pool {
 /// Parts that were taken for one packet, the first one first.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The memory of all parts.
-    parts: Vec<u32>,
+    first: u32,
+    /// The others; mostly there are none, which takes no memory.
+    further: Vec<u32>,
     part_size: usize,
 }
 
 impl Lease {
     /// The packet's transaction id; never zero.
     pub fn transaction(&self) -> u64 {
-        self.parts.first().map_or(0, |&part| u64::from(part) + 1)
+        u64::from(self.first) + 1
+    }
+
+    /// How many there are.
+    pub fn parts(&self) -> usize {
+        1 + self.further.len()
+    }
+
+    /// Where the only part begins in the buffer, if there is but one.
+    #[inline]
+    pub fn only_offset(&self) -> Option<usize> {
+        self.further
+            .is_empty()
+            .then_some(self.first as usize * self.part_size)
     }
 
     /// Where each part begins in the buffer.
     pub fn offsets(&self) -> impl Iterator<Item = usize> {
-        self.parts.iter().map(|&part| part as usize * self.part_size)
+        let parts = core::iter::once(&self.first).chain(&self.further);
+        parts.map(|&part| part as usize * self.part_size)
     }
 }
 
@@ -85,17 +100,29 @@ impl Pool {
     /// Takes `count` parts for one packet; `None` if so many are not free.
     #[inline]
     pub fn take(&mut self, count: usize) -> Option<Lease> {
+        let part_size = self.part_size;
+        if count == 1 {
+            let first = self.free.pop()?;
+            self.set(first, Part::First, END);
+            return Some(Lease {
+                first,
+                further: Vec::new(),
+                part_size,
+            });
+        }
         let left = self.free.len().checked_sub(count).filter(|_| count > 0)?;
-        let parts = self.free.split_off(left);
+        let further = self.free.split_off(left + 1);
+        let first = self.free.pop()?;
         let mut next = END;
-        for &part in parts.iter().rev() {
+        for &part in further.iter().rev() {
             self.set(part, Part::Further, next);
             next = part;
         }
-        self.set(*parts.first()?, Part::First, parts.get(1).copied().unwrap_or(END));
+        self.set(first, Part::First, next);
         Some(Lease {
-            parts,
-            part_size: self.part_size,
+            first,
+            further,
+            part_size,
         })
     }
 

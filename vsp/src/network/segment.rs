@@ -161,7 +161,6 @@ const fn fold(mut sum: u64) -> u16 {
 }
 
 /// A frame or a segment of one: its own head, and bytes of the frame behind it.
-#[derive(Clone)]
 pub struct Piece {
     head: [u8; HEADER_BYTES],
     head_length: usize,
@@ -224,47 +223,45 @@ impl Piece {
 
 /// Makes the pieces of `frame` and hands each to `each`, until that says `false`: one, or its segments unless `keep_large`. With `cut_tag`,
 /// without the tag that the frame holds.
+#[inline]
 pub fn pieces(
     frame: &Frame<'_>,
     cut_tag: bool,
     keep_large: bool,
-    mut each: impl FnMut(Piece) -> bool,
+    mut each: impl FnMut(&mut Piece) -> bool,
 ) -> Result<(), Unsendable> {
-    let mut head = [0; HEADER_BYTES];
-    let (head_bytes, cut) = frame.head_without_tag(cut_tag, &mut head);
-    let head_length = head_bytes.len();
-    let whole = Piece {
+    let mut piece = Piece {
         body_offset: frame.head.len(),
         body_length: frame.length.checked_sub(frame.head.len()).ok_or(Unsendable)?,
-        head,
-        head_length,
+        head: [0; HEADER_BYTES],
+        head_length: 0,
         known: known(frame),
         unfilled: frame.checksum.has(SendChecksum::TCP | SendChecksum::UDP) || frame.large.is_some(),
     };
+    let (head_bytes, cut) = frame.head_without_tag(cut_tag, &mut piece.head);
+    piece.head_length = head_bytes.len();
     match frame.large {
         Some(large) => {
-            let layout = Layout::read(whole.head()).ok_or(Unsendable)?;
+            let layout = Layout::read(piece.head()).ok_or(Unsendable)?;
             let data = layout
-                .data(whole.head())
+                .data(piece.head())
                 .filter(|_| layout.ipv6 == large.is_ipv6());
             let data = data.ok_or(Unsendable)?;
             if keep_large {
-                let mut piece = whole;
                 let length = piece.length();
                 layout.set_length(&mut piece.head, length);
-                each(piece);
+                each(&mut piece);
                 return Ok(());
             }
-            segments(frame, &whole, layout, data, cut, large.mss() as usize, each)
+            segments(frame, &mut piece, layout, data, cut, large.mss() as usize, each)
         }
         None => {
-            let mut piece = whole;
             if frame.checksum.has(SendChecksum::IP_HEADER)
-                && let Some(head) = piece.head.get_mut(..head_length)
+                && let Some(head) = piece.head.get_mut(..piece.head_length)
             {
                 fill_ipv4(head);
             }
-            each(piece);
+            each(&mut piece);
             Ok(())
         }
     }
@@ -272,36 +269,33 @@ pub fn pieces(
 
 fn segments(
     frame: &Frame<'_>,
-    whole: &Piece,
+    piece: &mut Piece,
     layout: Layout,
     data: usize,
     cut: usize,
     mss: usize,
-    mut each: impl FnMut(Piece) -> bool,
+    mut each: impl FnMut(&mut Piece) -> bool,
 ) -> Result<(), Unsendable> {
     let end = frame.length;
     // Where data begins in the frame, which may hold a tag that the piece does not.
     let mut at = data + cut;
     let (id_at, sequence_at, flags_at) = (layout.ip + 4, layout.transport + 4, layout.transport + 13);
-    let behind = |offset: usize| whole.head().get(offset..).unwrap_or(&[]);
+    let behind = |offset: usize| piece.head().get(offset..).unwrap_or(&[]);
     let id = behind(id_at)
         .first_chunk()
         .map_or(0, |bytes| u16::from_be_bytes(*bytes));
     let mut sequence = behind(sequence_at)
         .first_chunk()
         .map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    let flags = *whole.head().get(flags_at).ok_or(Unsendable)?;
+    let flags = *piece.head().get(flags_at).ok_or(Unsendable)?;
+    let unfilled = piece.unfilled;
+    piece.head_length = data;
     // A segment's data is not smaller than this, or a guest would have us make tens of thousands of frames of one.
     let mss = mss.max(64);
     let mut number = 0_u16;
     while at < end {
         let length = mss.min(end - at);
-        let mut piece = Piece {
-            head_length: data,
-            body_offset: at,
-            body_length: length,
-            ..whole.clone()
-        };
+        (piece.body_offset, piece.body_length, piece.unfilled) = (at, length, unfilled);
         let (first, last) = (number == 0, at + length == end);
         let dropped = if last { 0 } else { LAST_FLAGS } | if first { 0 } else { FIRST_FLAGS };
         if let Some(byte) = piece.head.get_mut(flags_at) {
@@ -352,7 +346,7 @@ pub fn complete(
 ) -> Result<(), Unsendable> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut result = Ok(());
-    pieces(frame, cut_tag, false, |mut piece| {
+    pieces(frame, cut_tag, false, |piece| {
         result = piece.fill_checksum(frame).and_then(|()| {
             bytes.clear();
             let (addresses, rest) = piece.head().split_at_checked(12).ok_or(Unsendable)?;

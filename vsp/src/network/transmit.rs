@@ -29,9 +29,8 @@ pub enum BadPacket {
 }
 
 /// A packet's place in its memory, and what is beside it. Its first bytes are copied.
-pub struct Outgoing {
-    head: [u8; HEADER_BYTES],
-    head_length: usize,
+pub struct Outgoing<'h> {
+    head: &'h [u8],
     start: usize,
     length: usize,
     tag: Option<u16>,
@@ -41,8 +40,8 @@ pub struct Outgoing {
     pub message_length: usize,
 }
 
-impl Outgoing {
-    /// Reads the message at `offset` of `buffer`, which has `available` bytes. `max` is the largest frame that is not to be cut, and
+impl<'h> Outgoing<'h> {
+    /// Reads the message at `offset` of `buffer`, which has `available` bytes; `head` takes the frame's first bytes. `max` is the largest frame that is not to be cut, and
     /// `max_large` the largest at all.
     #[inline]
     pub fn read(
@@ -51,6 +50,7 @@ impl Outgoing {
         available: usize,
         max: usize,
         max_large: usize,
+        head: &'h mut [u8; HEADER_BYTES],
     ) -> Result<Self, BadPacket> {
         let mut fixed = [0; rndis::PACKET_HEADER];
         if available < fixed.len() {
@@ -75,8 +75,7 @@ impl Outgoing {
         }
         let start = inside(packet.data_offset, packet.data_length).ok_or(BadPacket::Length)?;
         let mut outgoing = Self {
-            head: [0; HEADER_BYTES],
-            head_length: 0,
+            head: &[],
             start: offset + start,
             length: packet.data_length as usize,
             tag: None,
@@ -93,11 +92,11 @@ impl Outgoing {
             return Err(BadPacket::FrameSize(outgoing.length));
         }
         let head_length = outgoing.length.min(HEADER_BYTES);
-        let head = outgoing.head.get_mut(..head_length).ok_or(BadPacket::Length)?;
+        let head = head.get_mut(..head_length).ok_or(BadPacket::Length)?;
         buffer
             .copy_to(outgoing.start, head)
             .map_err(|_| BadPacket::Length)?;
-        outgoing.head_length = head_length;
+        outgoing.head = head;
         Ok(outgoing)
     }
 
@@ -122,7 +121,7 @@ impl Outgoing {
     /// The frame, whose bytes are in `buffer`.
     pub fn frame<'a>(&'a self, buffer: &'a Buffer) -> Frame<'a> {
         Frame {
-            head: self.head.get(..self.head_length).unwrap_or_default(),
+            head: self.head,
             body: Body::Shared(buffer, self.start),
             length: self.length,
             tag: self.tag,

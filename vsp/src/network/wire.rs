@@ -5,6 +5,7 @@ use crate::switch::port::{Counters, PortSettings};
 use crate::switch::{AttachError, Egress, Switch, port::PortId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
 
 /// Why a frame did not arrive.
@@ -26,25 +27,43 @@ pub trait Tap: Send + Sync {
 
 /// A switch with those at its ports.
 pub struct Wire {
-    switch: Mutex<Switch>,
-    endpoints: Mutex<Vec<Option<Arc<dyn Endpoint>>>>,
+    ends: Mutex<Ends>,
     tap: Mutex<Option<(PortId, Arc<dyn Tap>)>>,
+    /// Whether there is a tap; so that frames need not look for it.
+    tapped: AtomicBool,
+}
+
+/// What one lock guards, which each frame takes once.
+struct Ends {
+    switch: Switch,
+    endpoints: Vec<Option<Arc<dyn Endpoint>>>,
+}
+
+impl Ends {
+    #[inline]
+    fn endpoint(&self, port: PortId) -> Option<Arc<dyn Endpoint>> {
+        self.endpoints.get(usize::from(port.0)).cloned().flatten()
+    }
 }
 
 impl Wire {
     /// A wire around `switch`, which has no ports yet.
     pub fn new(switch: Switch) -> Self {
         Self {
-            switch: Mutex::new(switch),
-            endpoints: Mutex::new(Vec::new()),
+            ends: Mutex::new(Ends {
+                switch,
+                endpoints: Vec::new(),
+            }),
             tap: Mutex::new(None),
+            tapped: AtomicBool::new(false),
         }
     }
 
     /// Adds a port with `endpoint` at it.
     pub fn attach(&self, settings: PortSettings, endpoint: Arc<dyn Endpoint>) -> Result<PortId, AttachError> {
-        let id = self.switch.lock().attach(settings)?;
-        let mut endpoints = self.endpoints.lock();
+        let mut ends = self.ends.lock();
+        let id = ends.switch.attach(settings)?;
+        let endpoints = &mut ends.endpoints;
         let index = usize::from(id.0);
         if endpoints.len() <= index {
             endpoints.resize(index + 1, None);
@@ -57,15 +76,19 @@ impl Wire {
 
     /// Removes a port.
     pub fn detach(&self, id: PortId) -> Option<Counters> {
-        if let Some(slot) = self.endpoints.lock().get_mut(usize::from(id.0)) {
-            *slot = None;
-        }
-        self.switch.lock().detach(id)
+        let (endpoint, counters) = {
+            let mut ends = self.ends.lock();
+            let endpoint = ends.endpoints.get_mut(usize::from(id.0)).and_then(Option::take);
+            (endpoint, ends.switch.detach(id))
+        };
+        // Whatever goes with it goes without the lock.
+        drop(endpoint);
+        counters
     }
 
     /// Looks at the switch, or changes its settings.
     pub fn with<R>(&self, run: impl FnOnce(&mut Switch) -> R) -> R {
-        run(&mut self.switch.lock())
+        run(&mut self.ends.lock().switch)
     }
 
     /// Has `tap` see the frames of a port from now on; `false` if somebody else sees frames of this wire.
@@ -74,6 +97,7 @@ impl Wire {
         let free = current.is_none();
         if free {
             *current = Some((port, tap));
+            self.tapped.store(true, Ordering::Release);
         }
         free
     }
@@ -83,38 +107,60 @@ impl Wire {
         let mut current = self.tap.lock();
         if current.as_ref().is_some_and(|(_, own)| Arc::ptr_eq(own, tap)) {
             *current = None;
+            self.tapped.store(false, Ordering::Release);
         }
     }
 
     /// Whether `port` may send now; if not, the tick from which on it may.
     pub fn admit(&self, port: PortId, bytes: usize, now: u64) -> Result<(), u64> {
-        self.switch.lock().admit(port, bytes, now)
+        self.ends.lock().switch.admit(port, bytes, now)
     }
 
     /// Carries a frame that came in at `from` to all that it goes to.
+    #[inline]
     pub fn transmit(&self, from: PortId, frame: &Frame<'_>, now: u64) {
+        self.transmit_capped(from, frame, now);
+    }
+
+    /// The same, and takes the frame off what `from` may send; returns the tick from which on it may send more, if that is not now.
+    pub fn transmit_capped(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
         let mut ports: Ports = Ports::default();
-        {
-            let mut switch = self.switch.lock();
+        let (until, first) = {
+            let mut ends = self.ends.lock();
+            let switch = &mut ends.switch;
+            let until = switch.charge(from, frame.length, now);
             switch.forward(from, frame.head, frame.length, frame.tag, now, &mut ports);
+            let first = ports.first.and_then(|egress| ends.endpoint(egress.port));
+            (until, first)
+        };
+        if self.tapped.load(Ordering::Acquire) {
+            self.show(from, frame, &ports, now);
         }
+        if let Some(egress) = ports.first {
+            self.deliver(first.as_deref(), frame, egress);
+        }
+        for egress in &ports.others {
+            let endpoint = self.ends.lock().endpoint(egress.port);
+            self.deliver(endpoint.as_deref(), frame, *egress);
+        }
+        until
+    }
+
+    #[inline]
+    fn deliver(&self, endpoint: Option<&dyn Endpoint>, frame: &Frame<'_>, egress: Egress) {
+        let delivered = endpoint.map(|endpoint| endpoint.deliver(frame, egress.tag, egress.cut_tag));
+        if delivered == Some(Err(NoRoom)) {
+            self.ends.lock().switch.no_room(egress.port, frame.length);
+        }
+    }
+
+    #[cold]
+    fn show(&self, from: PortId, frame: &Frame<'_>, ports: &Ports, now: u64) {
         let tap = self.tap.lock().clone();
         if let Some((port, tap)) = tap
             && (port == from || ports.iter().any(|egress| egress.port == port))
         {
             tap.see(port, frame, now);
-        }
-        for egress in ports.iter() {
-            let endpoint = self
-                .endpoints
-                .lock()
-                .get(usize::from(egress.port.0))
-                .cloned()
-                .flatten();
-            let delivered = endpoint.map(|endpoint| endpoint.deliver(frame, egress.tag, egress.cut_tag));
-            if delivered == Some(Err(NoRoom)) {
-                self.switch.lock().no_room(egress.port, frame.length);
-            }
         }
     }
 }

@@ -32,6 +32,12 @@ impl Bucket {
         }
     }
 
+    /// Whether there is a cap at all.
+    #[inline]
+    pub(super) const fn is_capped(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Takes `bytes`, or says from when on that can be done. A frame may be larger than the bucket: it makes a debt.
     #[inline]
     pub(super) fn take(&mut self, bytes: usize, now: u64) -> Result<(), u64> {

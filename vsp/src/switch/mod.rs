@@ -226,6 +226,20 @@ impl Switch {
         }
     }
 
+    /// Takes `bytes` that `port` has sent already off what it may send; returns the tick from which on it may send more, if that is not now.
+    #[inline]
+    pub fn charge(&mut self, id: PortId, bytes: usize, now: u64) -> Option<u64> {
+        let Some(Some(port)) = self.ports.get_mut(usize::from(id.0)) else {
+            return None;
+        };
+        if !port.bucket.is_capped() {
+            return None;
+        }
+        // What is over the cap is held against the next.
+        let _ = port.bucket.take(bytes, now);
+        port.bucket.take(0, now).err()
+    }
+
     /// Tells that a frame found no room at `port`, although the switch had sent it there.
     pub fn no_room(&mut self, id: PortId, length: usize) {
         if let Some(Some(port)) = self.ports.get_mut(usize::from(id.0)) {
@@ -239,6 +253,7 @@ impl Switch {
     /// Says where a frame of `length` bytes goes that came in at `from`, and pushes those ports to `out`.
     ///
     /// `bytes` are its first bytes: all of them, or at least [`HEADER_BYTES`]. `tag` is a VLAN tag that came beside it.
+    #[inline]
     pub fn forward(
         &mut self,
         from: PortId,
@@ -343,6 +358,7 @@ impl Switch {
 }
 
 /// Reads a frame's header and says which VLAN it is in, if its sender may send it.
+#[inline]
 fn admit(port: &Port, bytes: &[u8], tag: Option<u16>) -> Result<(FrameHeader, VlanId), Drop> {
     let settings = &port.settings;
     let header = FrameHeader::read(bytes, tag).ok_or(Drop::Malformed)?;
@@ -371,6 +387,7 @@ struct Spread<'a, O, F> {
 }
 
 impl<O: Extend<Egress>, F: Fn(PortId, &PortSettings) -> Option<Egress>> Spread<'_, O, F> {
+    #[inline]
     fn send(&mut self, id: PortId, port: &mut Port, length: usize) {
         let Some(egress) = (self.egress)(id, &port.settings) else {
             return;

@@ -14,29 +14,54 @@ const SETS: usize = 1024;
 /// Entries of a set.
 const WAYS: usize = 4;
 
+/// A VLAN and an address, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key(u64);
+
+impl Key {
+    /// That of free entries: there is no such VLAN.
+    const NONE: Self = Self(u64::MAX);
+
+    #[inline]
+    const fn new(vlan: VlanId, Mac([a, b, c, d, e, f]): Mac) -> Self {
+        let [low, high] = vlan.0.to_le_bytes();
+        Self(u64::from_le_bytes([a, b, c, d, e, f, low, high]))
+    }
+
+    const fn parts(self) -> (VlanId, Mac) {
+        let [a, b, c, d, e, f, low, high] = self.0.to_le_bytes();
+        (VlanId(u16::from_le_bytes([low, high])), Mac([a, b, c, d, e, f]))
+    }
+
+    /// The set that it belongs to.
+    #[inline]
+    const fn set(self) -> usize {
+        // Fibonacci hashing: the product's upper bits depend on all of the key.
+        (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % SETS
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    vlan: VlanId,
-    address: Mac,
+    key: Key,
+    /// When a frame came from it last.
+    seen: u64,
     port: PortId,
-    /// When a frame came from it last; `None` if the entry is free.
-    seen: Option<u64>,
 }
 
 impl Entry {
     const FREE: Self = Self {
-        vlan: VlanId(0),
-        address: Mac([0; 6]),
+        key: Key::NONE,
+        seen: 0,
         port: PortId(0),
-        seen: None,
     };
 
-    fn is_fresh(&self, now: u64) -> bool {
-        self.seen.is_some_and(|seen| now.saturating_sub(seen) < AGEING)
+    const fn is_free(&self) -> bool {
+        self.key.0 == Key::NONE.0
     }
 
-    fn is(&self, vlan: VlanId, address: Mac) -> bool {
-        self.address == address && self.vlan == vlan
+    const fn is_fresh(&self, now: u64) -> bool {
+        now.saturating_sub(self.seen) < AGEING && !self.is_free()
     }
 }
 
@@ -63,30 +88,26 @@ impl Table {
     /// The port of `address` in `vlan`.
     #[inline]
     pub fn find(&self, vlan: VlanId, address: Mac, now: u64) -> Option<PortId> {
-        let set = self.sets.get(index(vlan, address))?;
-        let entry = set
-            .iter()
-            .find(|entry| entry.is(vlan, address) && entry.is_fresh(now))?;
-        Some(entry.port)
+        let key = Key::new(vlan, address);
+        let entry = self.sets.get(key.set())?.iter().find(|entry| entry.key == key)?;
+        entry.is_fresh(now).then_some(entry.port)
     }
 
     /// A frame from `address` came in at `port`. Takes the place of the one that was silent for longest if need be.
     #[inline]
     pub fn learn(&mut self, vlan: VlanId, address: Mac, port: PortId, now: u64) {
-        let Some(set) = self.sets.get_mut(index(vlan, address)) else {
+        let key = Key::new(vlan, address);
+        let Some(set) = self.sets.get_mut(key.set()) else {
             return;
         };
-        let known = set
-            .iter()
-            .position(|entry| entry.seen.is_some() && entry.is(vlan, address));
-        let oldest = || (0..WAYS).min_by_key(|&way| set[way].seen);
-        if let Some(entry) = known.or_else(oldest).and_then(|way| set.get_mut(way)) {
-            *entry = Entry {
-                vlan,
-                address,
-                port,
-                seen: Some(now),
-            };
+        let seen = now;
+        if let Some(known) = set.iter_mut().find(|entry| entry.key == key) {
+            (known.port, known.seen) = (port, seen);
+            return;
+        }
+        let oldest = set.iter_mut().min_by_key(|entry| (!entry.is_free(), entry.seen));
+        if let Some(entry) = oldest {
+            *entry = Entry { key, seen, port };
         }
     }
 
@@ -105,14 +126,11 @@ impl Table {
             .iter()
             .flatten()
             .filter(move |entry| entry.is_fresh(now));
-        fresh.map(|entry| (entry.vlan, entry.address, entry.port))
+        fresh.map(|entry| {
+            let (vlan, address) = entry.key.parts();
+            (vlan, address, entry.port)
+        })
     }
-}
-
-fn index(vlan: VlanId, Mac([a, b, c, d, e, f]): Mac) -> usize {
-    let key = u64::from_le_bytes([a, b, c, d, e, f, vlan.0 as u8, (vlan.0 >> 8) as u8]);
-    // Fibonacci hashing: the product's upper bits depend on all of the key.
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % SETS
 }
 
 #[cfg(test)]

@@ -281,14 +281,36 @@ pub struct SendTable {
 const _: () = assert!(size_of::<SendTable>() == 76);
 
 /// A message of `message_type` with `body`, padded.
+#[inline]
 pub fn message(message_type: MessageType, body: &(impl IntoBytes + Immutable)) -> [u8; MESSAGE_SIZE] {
     let mut bytes = [0; MESSAGE_SIZE];
     bytes[..4].copy_from_slice(message_type.as_bytes());
-    // The bodies' sizes are asserted above; a longer one is cut, not a panic.
-    for (to, from) in bytes[4..].iter_mut().zip(body.as_bytes()) {
-        *to = *from;
+    // The bodies' sizes are asserted above; a longer one is left out, not a panic.
+    let body = body.as_bytes();
+    if let Some(place) = bytes.get_mut(4..4 + body.len()) {
+        place.copy_from_slice(body);
     }
     bytes
+}
+
+/// How a message begins that carries an RNDIS message; nothing of use follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RndisMessage {
+    /// [`MessageType::SEND_RNDIS_PACKET`], or it is another message.
+    pub message_type: MessageType,
+    /// Where the RNDIS message is.
+    pub packet: RndisPacket,
+}
+
+/// What completes such a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RndisComplete {
+    /// [`MessageType::SEND_RNDIS_PACKET_COMPLETE`].
+    pub message_type: MessageType,
+    /// What became of it.
+    pub complete: RndisPacketComplete,
 }
 
 /// The type of a message, and what follows it.

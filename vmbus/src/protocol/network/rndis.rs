@@ -1,7 +1,7 @@
 //! RNDIS: every message is [`Header`] and a body. Offsets inside a message count from the body's begin, the ninth byte.
 
 use super::oid::Oid;
-use super::packet_info::Info;
+use super::packet_info::{Info, InfoType};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// What a message is. An open set.
@@ -255,6 +255,78 @@ pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
         ..Packet::new_zeroed()
     };
     (header, packet)
+}
+
+/// Values beside a packet at most, of those that are sent: checksums or what is to be cut, tag, hash, fragment.
+pub const MAX_BESIDE: usize = 4;
+
+/// The bytes of [`PacketStart`].
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct StartBytes {
+    header: Header,
+    packet: Packet,
+    infos: [Info; MAX_BESIDE],
+}
+
+/// What stands before a frame, or a part of one: the header, and what is beside it.
+#[derive(Clone, Copy)]
+pub struct PacketStart {
+    bytes: StartBytes,
+    /// How many of `infos` count.
+    count: usize,
+}
+
+impl PacketStart {
+    /// Nothing is beside the frame yet.
+    #[inline]
+    pub fn new() -> Self {
+        Self {
+            bytes: StartBytes::new_zeroed(),
+            count: 0,
+        }
+    }
+
+    /// Adds a value; one more than [`MAX_BESIDE`] is left out.
+    #[inline]
+    pub fn add(&mut self, info_type: InfoType, value: u32) {
+        if let Some(info) = self.bytes.infos.get_mut(self.count) {
+            *info = Info::new(info_type, value);
+            self.count += 1;
+        }
+    }
+
+    /// Values that were added.
+    #[inline]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Leaves the first `count` values.
+    #[inline]
+    pub fn truncate(&mut self, count: usize) {
+        self.count = self.count.min(count);
+    }
+
+    /// How many bytes stand before the frame.
+    #[inline]
+    pub const fn length(&self) -> usize {
+        PACKET_HEADER + self.count * size_of::<Info>()
+    }
+
+    /// The bytes before `length` bytes of a frame.
+    #[inline]
+    pub fn before(&mut self, length: usize) -> &[u8] {
+        let infos = self.bytes.infos.get(..self.count).unwrap_or_default();
+        (self.bytes.header, self.bytes.packet) = packet_header(length, infos);
+        self.bytes.as_bytes().get(..self.length()).unwrap_or_default()
+    }
+}
+
+impl Default for PacketStart {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The value at `offset` (counted from the body's begin) of `length` bytes in a message without its header.

@@ -58,7 +58,19 @@ enum What {
     /// Count the instructions of reading 4 KiB on the host, from the storage consumer to the provider and back
     Storage,
     /// Count the instructions of a frame on the host, and of TCP between two children on a machine
-    Net,
+    Net {
+        /// Only this part
+        part: Option<Part>,
+    },
+}
+
+/// A part of a benchmark that has two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Part {
+    /// What is counted on the host
+    Host,
+    /// What is counted on a machine
+    Machine,
 }
 
 /// One figure: how it is called, where it comes from, and what it must not exceed.
@@ -291,7 +303,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Iommu => super::bench_iommu::measure,
         What::Ring => return on_the_host(super::bench_ring::measure()?),
         What::Storage => return on_the_host(super::bench_storage::measure()?),
-        What::Net => measure_net,
+        What::Net { part } => {
+            let mut rows = match part {
+                Some(Part::Machine) => Vec::new(),
+                _ => super::bench_net::measure_host()?,
+            };
+            if part == Some(Part::Host) {
+                return on_the_host(rows);
+            }
+            setup::qemu()?;
+            images::build()?;
+            let (machine, outcome, text) = super::bench_net::measure_machine()?;
+            print!("{text}");
+            rows.extend(machine);
+            return Ok(conclude(&rows, &outcome));
+        }
         What::GuestIo => {
             setup::qemu()?;
             images::build()?;
@@ -374,14 +400,6 @@ pub fn measure_disk() -> Result<(Vec<Row>, Outcome)> {
         name: format!("{}; no IOMMU", row.name),
         ..row
     }));
-    Ok((rows, outcome))
-}
-
-/// The rows of `bench net`: the host's and the machine's; and the machine's end.
-fn measure_net() -> Result<(Vec<Row>, Outcome)> {
-    let mut rows = super::bench_net::measure_host()?;
-    let (machine, outcome) = super::bench_net::measure_machine()?;
-    rows.extend(machine);
     Ok((rows, outcome))
 }
 

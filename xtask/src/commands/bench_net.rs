@@ -9,16 +9,20 @@ use anyhow::{Context, Result, bail};
 
 use super::bench::{Row, reply};
 use super::bench_ring::collected;
+use super::cost::{Cost, Side};
 use crate::machine::Machine;
-use crate::outcome::Outcome;
+use crate::outcome::{ExitKind, Outcome};
 use crate::{images, paths};
 
 /// Frames that are counted, beside as many again.
 const ROUNDS: u64 = 4000;
-/// Bytes of a stream between children.
-const BULK: u64 = 64 << 20;
+/// Bytes that a stream between children has more in the longer run.
+const BULK: u64 = 32 << 20;
 /// What the machine's console is asked for.
 const CONSOLE: &str = "vm console talks --dump --json";
+/// The root's counters, and the guests'.
+const ROOT: &str = "hv stats --json";
+const GUESTS: [&str; 2] = ["vm stats talks --json", "vm stats listens --json"];
 
 /// What is counted on the host, what that is called, and the target in instructions.
 const COUNTED: [(&str, &str, Option<f64>); 4] = [
@@ -72,31 +76,107 @@ fn instructions(what: &str) -> Result<f64> {
     Ok(twice.saturating_sub(once) as f64 / ROUNDS as f64)
 }
 
-/// The rows of two children that talk over a switch, and the machine's end.
-pub fn measure_machine() -> Result<(Vec<Row>, Outcome)> {
+/// How much two children do with each other.
+#[derive(Clone, Copy)]
+struct Load {
+    /// Round trips of 64 bytes.
+    rounds: u64,
+    /// Bytes of a stream there, and of one back.
+    bytes: u64,
+}
+
+/// The least that is done; what comes on top of it is what is shared out.
+const BASE: Load = Load {
+    rounds: 101,
+    bytes: 8 << 20,
+};
+const MORE_ROUNDS: Load = Load { rounds: 501, ..BASE };
+const MORE_BYTES: Load = Load {
+    bytes: BASE.bytes + BULK,
+    ..BASE
+};
+
+/// The rows of two children that talk over a switch, the last machine's end, and where the instructions went. Each load has a machine of
+/// its own, which ends with it.
+pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
     images::built()?;
+    let mut done = Vec::new();
+    for load in [BASE, MORE_ROUNDS, MORE_BYTES] {
+        let outcome = run(load)?;
+        let said = console(&outcome.serial);
+        if outcome.status != ExitKind::Success {
+            return Ok((rows(&said, &said), outcome, String::new()));
+        }
+        done.push((said, cost(&outcome.serial), outcome));
+    }
+    let [(_, base, _), (rounds, more_rounds, _), (bytes, more_bytes, outcome)] = &done[..] else {
+        bail!("nothing was measured");
+    };
+    let mut text = String::new();
+    for (title, more, count) in [
+        (
+            "a round trip of 64 bytes",
+            more_rounds,
+            MORE_ROUNDS.rounds - BASE.rounds,
+        ),
+        ("a KiB of a stream, half of them each way", more_bytes, 2 * BULK >> 10),
+    ] {
+        let (Some(base), Some(more)) = (base, more) else {
+            bail!("a machine left no counters");
+        };
+        let each = more.since(base).each(count as f64);
+        text.push_str(&each.text(&format!(
+            "{title}: {:.0} instructions, of which (both guests as one)",
+            each.spent()
+        )));
+    }
+    Ok((rows(rounds, bytes), outcome.clone(), text))
+}
+
+/// A machine with two children, of which one asks and the other answers.
+fn run(load: Load) -> Result<Outcome> {
     let guest = |words: &str| {
         format!(
-            "processors = 1\nmemory = \"64MiB\"\nkernel = \"kernels/chat\"\ncommand_line = \"chat bench {words}\"\n[[network]]\nswitch = \"bench\"\n"
+            "processors = 1\nmemory = \"64MiB\"\nkernel = \"kernels/chat\"\ncommand_line = \"chat bench stay {words}\"\n[[network]]\nswitch = \"bench\"\n"
         )
     };
-    let talks = format!("ip=10.0.0.2/24 peer=10.0.0.1 bulk={BULK}");
+    let talks = format!(
+        "ip=10.0.0.2/24 peer=10.0.0.1 rounds={} bulk={}",
+        load.rounds, load.bytes
+    );
     let commands = [
-        "vm create listens",
+        "switch create bench",
         "vm start listens",
-        "vm create talks",
-        "vm start talks --wait",
+        "vm wait listens --text 'chat: listening'",
+        "vm start talks",
+        "vm wait talks --text 'chat: staying'",
+        ROOT,
+        GUESTS[0],
+        GUESTS[1],
         CONSOLE,
     ];
-    let outcome = Machine::new()
+    Machine::new()
         .icount(true)
         .file("vms/listens.toml", guest("listen ip=10.0.0.1/24").as_bytes())
         .file("vms/talks.toml", guest(&talks).as_bytes())
         .exec(&commands)
-        .run()?;
-    let said = reply(&outcome.serial, CONSOLE);
+        .run()
+}
+
+/// What the guest that asks has printed.
+fn console(serial: &str) -> String {
+    let said = reply(serial, CONSOLE);
     let said = said.as_ref().and_then(|said| said["text"].as_str());
-    Ok((rows(said.unwrap_or_default()), outcome))
+    said.unwrap_or_default().to_owned()
+}
+
+/// What a machine has cost, both guests as one.
+fn cost(serial: &str) -> Option<Cost> {
+    let side = |command| Side::read(&reply(serial, command)?);
+    Some(Cost {
+        guest: side(GUESTS[0])?.and(&side(GUESTS[1])?),
+        root: side(ROOT)?,
+    })
 }
 
 /// What a guest has measured: the last two numbers of its line `bench: NAME A B`.
@@ -110,14 +190,15 @@ fn line(said: &str, name: &str) -> Option<(f64, f64)> {
     })
 }
 
-fn rows(said: &str) -> Vec<Row> {
+/// The rows of what was said by the guest with round trips, and the one with streams.
+fn rows(rounds: &str, streams: &str) -> Vec<Row> {
     let row = |name: &str, measured: Option<f64>, unit: &str, at_most| Row {
         name: name.into(),
         measured,
         unit: unit.into(),
         at_most,
     };
-    let round_trip = line(said, "round-trip");
+    let round_trip = line(rounds, "round-trip");
     let mut rows = vec![
         row(
             "TCP, 64 bytes there and back, child - child",
@@ -136,7 +217,7 @@ fn rows(said: &str) -> Vec<Row> {
         ("bulk", "TCP stream, child - child"),
         ("bulk-back", "the same, the other way"),
     ] {
-        let measured = line(said, name);
+        let measured = line(streams, name);
         rows.push(row(
             &format!("{what}, a KiB"),
             measured.map(|(bytes, ticks)| (ticks / (bytes / 1024.0)).round()),
@@ -160,7 +241,10 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_becomes_rows() {
-        let rows = rows("chat: x\r\nbench: round-trip 40000 41000\r\nbench: bulk 1048576 1000000\r\n");
+        let rows = rows(
+            "chat: x\r\nbench: round-trip 40000 41000\r\n",
+            "bench: bulk 1048576 1000000\r\n",
+        );
         assert_eq!(rows[0].measured, Some(41_000.0));
         assert_eq!(rows[2].measured, Some(977.0));
         assert_eq!(rows[3].measured, Some(1000.0));

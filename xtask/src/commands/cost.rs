@@ -64,6 +64,22 @@ impl Side {
         }
     }
 
+    /// Two of them together.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut exits = self.exits.clone();
+        for (reason, count) in &other.exits {
+            match exits.iter_mut().find(|(own, _)| own == reason) {
+                Some((_, own)) => *own += count,
+                None => exits.push((reason.clone(), *count)),
+            }
+        }
+        Self {
+            own: self.own + other.own,
+            hypervisor: self.hypervisor + other.hypervisor,
+            exits,
+        }
+    }
+
     /// All exits.
     pub fn all_exits(&self) -> f64 {
         self.exits.iter().map(|(_, count)| count).sum()
@@ -148,5 +164,8 @@ mod tests {
         assert_eq!((each.guest.own, each.guest.hypervisor), (100.0, 0.0));
         assert_eq!(each.guest.all_exits(), 2.0);
         assert!(each.text("a read").contains("halt 2.00"));
+        let both = short.and(&long);
+        assert_eq!((both.own, both.hypervisor), (3000.0, 200.0));
+        assert_eq!(both.exits, [("halt".to_owned(), 40.0)]);
     }
 }

@@ -21,7 +21,7 @@ const BULK: u64 = 4 << 20;
 const AGAIN: u64 = 500_000;
 /// Seconds that the other may be silent, if nothing is said.
 const PATIENCE: u64 = 60;
-/// Round trips that are measured; odd, so that one of them is the median.
+/// Round trips that are measured, if nothing is said.
 const ROUNDS: usize = 101;
 /// Bytes of each.
 const SMALL: usize = 64;
@@ -56,7 +56,7 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
     }
     talk.ping()?;
     if boot.has_option("bench") {
-        talk.measure(bytes)?;
+        talk.measure(number("rounds").map_or(ROUNDS, |rounds| rounds as usize), bytes)?;
     } else {
         talk.datagrams()?;
         talk.stream()?;
@@ -69,6 +69,10 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
         );
         talk.back(bytes, &pattern, true)?;
         println!("chat: back: {bytes} bytes unharmed");
+    }
+    if boot.has_option("stay") {
+        println!("chat: staying");
+        talk.net.until(|_| None)
     }
     talk.bye()
 }
@@ -329,10 +333,10 @@ impl Talk<'_> {
     }
 
     /// Round trips of a few bytes, and a stream, in TSC ticks.
-    fn measure(&mut self, bytes: u64) -> Result<(), ChatError> {
+    fn measure(&mut self, rounds: usize, bytes: u64) -> Result<(), ChatError> {
         let handle = self.connect(ECHO)?;
-        let mut samples = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
+        let mut samples = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
             let start = tsc();
             let _ = self
                 .net
@@ -353,7 +357,9 @@ impl Talk<'_> {
         }
         self.end(handle);
         samples.sort_unstable();
-        println!("bench: round-trip {} {}", samples[0], samples[ROUNDS / 2]);
+        if let (Some(least), Some(median)) = (samples.first(), samples.get(rounds / 2)) {
+            println!("bench: round-trip {least} {median}");
+        }
         let pattern = Pattern::new();
         let start = tsc();
         self.there(bytes, &pattern)?;

@@ -3,7 +3,7 @@
 use super::frame::Frame;
 use super::nic::{Nic, Queue};
 use super::pool::Lease;
-use super::segment::{self, Piece};
+use super::segment::{self, Content};
 use super::setup::Offloads;
 use super::wire::{Endpoint, NoRoom};
 use crate::buffer::Buffer;
@@ -54,6 +54,15 @@ impl Endpoint for Nic {
         if !receiving.wants(destination) {
             return Ok(());
         }
+        if let Some(content) = Content::of_plain(frame).filter(|_| !cut_tag) {
+            if content.length() > receiving.largest {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            let result = self.place(&queue, frame, &content, tag, &receiving);
+            self.count(&result);
+            return result;
+        }
         let keep_large = frame.large.is_some_and(|large| match large.is_ipv6() {
             true => receiving.offloads.coalesce_6,
             false => receiving.offloads.coalesce_4,
@@ -65,34 +74,39 @@ impl Endpoint for Nic {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
-            result = self.place(&queue, frame, piece, tag, &receiving);
+            result = self.place(&queue, frame, &piece.content(), tag, &receiving);
             result.is_ok()
         });
         if done.is_err() {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
-        let counter = if result.is_ok() {
-            &self.counters.received
-        } else {
-            &self.counters.no_room
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.count(&result);
         result
     }
 }
 
 impl Nic {
-    /// Puts a piece into the buffer, and a packet into the ring.
+    /// Counts a frame for the guest.
+    #[inline]
+    fn count(&self, result: &Result<(), NoRoom>) {
+        let counter = match result {
+            Ok(()) => &self.counters.received,
+            Err(NoRoom) => &self.counters.no_room,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a frame or a segment into the buffer, and a packet into the ring.
     fn place(
         &self,
         queue: &Queue,
         frame: &Frame<'_>,
-        piece: &Piece,
+        content: &Content<'_>,
         tag: Option<u16>,
         receiving: &Receiving,
     ) -> Result<(), NoRoom> {
         let mut start = PacketStart::new();
-        let known = piece.known.0;
+        let known = content.known.0;
         if known != 0 && receiving.offloads.checksum.1 {
             start.add(InfoType::CHECKSUM, known);
         }
@@ -102,20 +116,22 @@ impl Nic {
         if let Some(hash) = receiving.hash {
             start.add(InfoType::HASH_VALUE, hash);
         }
-        let (buffer, part_size, lease) = self.lease(piece.length(), start.count())?;
+        let (buffer, part_size, lease) = self.lease(content.length(), start.count())?;
         let transaction = lease.transaction();
         let mut writer = PartWriter {
             buffer: &buffer,
             frame,
-            piece,
+            content,
             start,
             part_size,
             fragment_id: transaction as u16,
         };
         let sent = match lease.only_offset() {
-            Some(offset) => writer
-                .part(offset, 0, piece.length())
-                .and_then(|range| queue.send_transfer(transaction, &[range], RndisChannel::DATA).ok()),
+            Some(offset) => writer.part(offset, 0, content.length()).and_then(|range| {
+                queue
+                    .send_transfer(transaction, &[range], RndisChannel::DATA)
+                    .ok()
+            }),
             None => writer
                 .write(&lease)
                 .and_then(|ranges| queue.send_transfer(transaction, &ranges, RndisChannel::DATA).ok()),
@@ -171,12 +187,19 @@ impl Nic {
         sent
     }
 
-    /// The guest has completed a packet.
-    pub(super) fn give_back(&self, transaction: u64) {
-        if let Some(pool) = self.pool.lock().as_mut()
-            && !pool.give_back(transaction)
-        {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+    /// A packet has not gone.
+    fn give_back(&self, transaction: u64) {
+        self.give_all_back(&[transaction]);
+    }
+
+    /// The guest has completed these packets.
+    pub(super) fn give_all_back(&self, transactions: &[u64]) {
+        if let Some(pool) = self.pool.lock().as_mut() {
+            for transaction in transactions {
+                if !pool.give_back(*transaction) {
+                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
     }
 }
@@ -216,7 +239,7 @@ impl Queue {
 struct PartWriter<'a> {
     buffer: &'a Buffer,
     frame: &'a Frame<'a>,
-    piece: &'a Piece,
+    content: &'a Content<'a>,
     start: PacketStart,
     part_size: usize,
     fragment_id: u16,
@@ -225,7 +248,7 @@ struct PartWriter<'a> {
 impl PartWriter<'_> {
     /// Writes a piece that takes several parts, each of which says which one it is.
     fn write(&mut self, lease: &Lease) -> Option<Vec<TransferRange>> {
-        let total = self.piece.length();
+        let total = self.content.length();
         let parts = lease.parts();
         let mut ranges = Vec::with_capacity(parts);
         let beside = self.start.count();
@@ -251,7 +274,8 @@ impl PartWriter<'_> {
         let start = self.start.before(length);
         self.buffer.copy_from(offset, start).ok()?;
         let mut at = offset + start.len();
-        let head = self.piece.head().get(from..).unwrap_or(&[]);
+        let content = self.content;
+        let head = content.head.get(from..).unwrap_or(&[]);
         let head = head.get(..length).unwrap_or(head);
         if !head.is_empty() {
             self.buffer.copy_from(at, head).ok()?;
@@ -259,8 +283,8 @@ impl PartWriter<'_> {
         }
         let rest = length - head.len();
         if rest > 0 {
-            let behind_head = (from + head.len()).checked_sub(self.piece.head().len())?;
-            let source = self.piece.body_offset + behind_head;
+            let behind_head = (from + head.len()).checked_sub(content.head.len())?;
+            let source = content.body_offset + behind_head;
             self.frame.copy_into(source, self.buffer, at, rest).ok()?;
             at += rest;
         }

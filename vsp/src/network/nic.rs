@@ -16,6 +16,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::{Mutex, MutexGuard};
@@ -101,6 +102,9 @@ struct Sending {
     /// When the port may send again, if not now.
     until: Cell<Option<u64>>,
 }
+
+/// Packets that a guest has completed in a row, and whose parts are given back together.
+type Completed = ArrayVec<u64, 32>;
 
 struct State {
     setup: Setup,
@@ -316,6 +320,7 @@ impl Nic {
         if queue.answer(&mut incoming.answers)? {
             let mut batch = incoming.reader.batch();
             let mut sending = self.sending(now);
+            let mut completed = Completed::default();
             let mut taken = 0;
             loop {
                 if taken == budget {
@@ -333,9 +338,25 @@ impl Nic {
                     break;
                 };
                 taken += 1;
+                if packet.kind() == PacketType::COMPLETION {
+                    if completed.is_full() {
+                        self.give_all_back(&completed);
+                        completed.clear();
+                    }
+                    completed.push(packet.transaction());
+                    continue;
+                }
+                // Those parts are free for what this packet brings about.
+                if !completed.is_empty() {
+                    self.give_all_back(&completed);
+                    completed.clear();
+                }
                 if let Some(answer) = self.packet(queue, &packet, index, &sending, now) {
                     incoming.answers.push_back((packet.transaction(), answer));
                 }
+            }
+            if !completed.is_empty() {
+                self.give_all_back(&completed);
             }
             if batch.finish().is_needed() {
                 queue.link.signal();
@@ -358,10 +379,6 @@ impl Nic {
         sending: &Sending,
         now: u64,
     ) -> Option<Answer> {
-        if packet.kind() == PacketType::COMPLETION {
-            self.give_back(packet.transaction());
-            return None;
-        }
         if let Ok(message) = packet.read::<nvsp::RndisMessage>(0)
             && message.message_type == MessageType::SEND_RNDIS_PACKET
         {
@@ -521,14 +538,7 @@ impl Nic {
     }
 
     /// Sends the frames of one message, or of several in a row.
-    fn data(
-        &self,
-        buffer: &Buffer,
-        start: usize,
-        length: usize,
-        sending: &Sending,
-        now: u64,
-    ) -> Option<()> {
+    fn data(&self, buffer: &Buffer, start: usize, length: usize, sending: &Sending, now: u64) -> Option<()> {
         let largest = sending.largest?;
         let (mut at, end) = (start, start.checked_add(length)?);
         let mut head = [0; HEADER_BYTES];
@@ -610,7 +620,12 @@ impl Queue {
                     Answer::Message(message) => message.as_slice(),
                     Answer::Empty => &[],
                 };
-                match batch.push(PacketType::COMPLETION, *transaction, PacketFlags::empty(), &[bytes]) {
+                match batch.push(
+                    PacketType::COMPLETION,
+                    *transaction,
+                    PacketFlags::empty(),
+                    &[bytes],
+                ) {
                     Ok(()) => drop(answers.pop_front()),
                     Err(RingError::Full { needed }) => {
                         full = Some(needed);

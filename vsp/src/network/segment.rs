@@ -221,6 +221,55 @@ impl Piece {
     }
 }
 
+/// What of a frame or a segment goes to a receiver: its head, and bytes of the frame behind it.
+#[derive(Clone, Copy)]
+pub struct Content<'a> {
+    /// Its first bytes.
+    pub head: &'a [u8],
+    /// Where the rest begins in the frame.
+    pub body_offset: usize,
+    /// Bytes of the rest.
+    pub body_length: usize,
+    /// What is known of its checksums.
+    pub known: ReceiveChecksum,
+}
+
+impl<'a> Content<'a> {
+    /// All of a frame on which there is no work to be done; `None` for others.
+    #[inline]
+    pub fn of_plain(frame: &Frame<'a>) -> Option<Self> {
+        let work = SendChecksum::TCP | SendChecksum::UDP | SendChecksum::IP_HEADER;
+        if frame.large.is_some() || frame.checksum.has(work) {
+            return None;
+        }
+        Some(Self {
+            head: frame.head,
+            body_offset: frame.head.len(),
+            body_length: frame.length.checked_sub(frame.head.len())?,
+            known: frame.known,
+        })
+    }
+
+    /// All its bytes.
+    #[inline]
+    pub const fn length(&self) -> usize {
+        self.head.len() + self.body_length
+    }
+}
+
+impl Piece {
+    /// What of it goes to a receiver.
+    #[inline]
+    pub fn content(&self) -> Content<'_> {
+        Content {
+            head: self.head(),
+            body_offset: self.body_offset,
+            body_length: self.body_length,
+            known: self.known,
+        }
+    }
+}
+
 /// Makes the pieces of `frame` and hands each to `each`, until that says `false`: one, or its segments unless `keep_large`. With `cut_tag`,
 /// without the tag that the frame holds.
 #[inline]

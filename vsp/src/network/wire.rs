@@ -179,6 +179,7 @@ impl Ports {
 }
 
 impl Extend<Egress> for Ports {
+    #[inline]
     fn extend<I: IntoIterator<Item = Egress>>(&mut self, ports: I) {
         for port in ports {
             match self.first {

@@ -395,6 +395,6 @@ impl<O: Extend<Egress>, F: Fn(PortId, &PortSettings) -> Option<Egress>> Spread<'
         port.counters.to_port.count(length);
         self.mirrored |= port.settings.mirror.contains(Direction::TO_PORT);
         self.reached += 1;
-        self.out.extend([egress]);
+        self.out.extend(Some(egress));
     }
 }

@@ -61,7 +61,7 @@ impl Default for Settings {
             vp: VpIndex(0),
             vp_count: 1,
             mtu: DEFAULT_MTU,
-            receive_bytes: 2 << 20,
+            receive_bytes: 4 << 20,
             send_bytes: 384 << 10,
             large_sends: 8,
             offloads: true,

@@ -17,6 +17,10 @@ pub const SEND_PART: u32 = 6144;
 const PART_UNIT: usize = 64;
 /// The least that a part holds; control messages fit as well.
 const MIN_PART: usize = 1728;
+/// What a part holds where large packets come in several parts, each of which costs a header on both sides.
+const LARGE_PART: usize = 8192;
+/// Parts that there are at least before they are made larger: a small frame takes a whole one.
+const MANY_PARTS: usize = 256;
 /// The smallest payload that a card can be set to.
 const MIN_MTU: u32 = 68;
 
@@ -94,11 +98,16 @@ impl Setup {
         }
     }
 
-    /// Bytes of a part of the receive buffer: it holds the largest frame, its header and what is beside it.
-    fn part_size(&self) -> usize {
+    /// Bytes of a part of a receive buffer of `size` bytes: it holds the largest frame, its header and what is beside it.
+    fn part_size(&self, size: usize) -> usize {
         let frame = self.mtu as usize + ETHERNET_HEADER + 4;
         let whole = frame + rndis::PACKET_HEADER + 4 * size_of::<Info>();
-        whole.next_multiple_of(PART_UNIT).max(MIN_PART)
+        let least = whole.next_multiple_of(PART_UNIT).max(MIN_PART);
+        let large = match self.takes_fragments {
+            true => LARGE_PART.min(size / MANY_PARTS / PART_UNIT * PART_UNIT),
+            false => 0,
+        };
+        large.max(least)
     }
 
     /// Takes a message of the guest that is neither about packets nor about channels.
@@ -121,9 +130,10 @@ impl Setup {
                 (Reply::Empty, Change::None)
             }
             MessageType::SEND_RECEIVE_BUFFER => {
-                let pool = self
-                    .shared(body, gpadl)
-                    .and_then(|buffer| Pool::new(buffer, self.part_size()));
+                let pool = self.shared(body, gpadl).and_then(|buffer| {
+                    let part_size = self.part_size(buffer.size());
+                    Pool::new(buffer, part_size)
+                });
                 let answer = receive_buffer_answer(pool.as_ref());
                 let change = pool.map_or(Change::None, |pool| Change::ReceiveBuffer(Some(pool)));
                 (Reply::Message(answer), change)

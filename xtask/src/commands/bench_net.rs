@@ -109,7 +109,12 @@ pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
         }
         done.push((said, cost(&outcome.serial), outcome));
     }
-    let [(_, base, _), (rounds, more_rounds, _), (bytes, more_bytes, outcome)] = &done[..] else {
+    let [
+        (_, base, _),
+        (rounds, more_rounds, _),
+        (bytes, more_bytes, outcome),
+    ] = &done[..]
+    else {
         bail!("nothing was measured");
     };
     let mut text = String::new();
@@ -119,7 +124,11 @@ pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
             more_rounds,
             MORE_ROUNDS.rounds - BASE.rounds,
         ),
-        ("a KiB of a stream, half of them each way", more_bytes, 2 * BULK >> 10),
+        (
+            "a KiB of a stream, half of them each way",
+            more_bytes,
+            2 * BULK >> 10,
+        ),
     ] {
         let (Some(base), Some(more)) = (base, more) else {
             bail!("a machine left no counters");

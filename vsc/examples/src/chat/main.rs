@@ -43,7 +43,7 @@ const ECHO: u16 = 7;
 const DISCARD: u16 = 9;
 const GENERATE: u16 = 19;
 /// Bytes that a socket holds in each direction.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 512 << 10;
 
 /// Why it ends early.
 #[derive(Debug, thiserror::Error)]

@@ -136,7 +136,7 @@ const SSH_SERVER: &str = "sed -i 's/^root:[^:]*:/root::/' /etc/passwd; echo /bin
     dropbear -R -B -p 22; echo ssh_$((1))=ready; sleep 99999";
 
 #[test]
-fn a_guest_is_reached_by_ssh_which_carries_a_file_there_and_back() -> Result<()> {
+fn a_guest_is_reached_by_ssh_talks_to_a_neighbour_of_ours_and_tells_its_address() -> Result<()> {
     let port = free_port()?;
     let guest = Guest {
         more: "[[network]]",
@@ -167,6 +167,21 @@ fn a_guest_is_reached_by_ssh_which_carries_a_file_there_and_back() -> Result<()>
             shown.contains("driver: hv_netvsc") && shown.trim().ends_with("\n0"),
             "{shown}"
         );
+        // A machine of ours on the same switch, which has its address from the same server.
+        world.text("vm start web")?;
+        world.until_said("web", "web: listening")?;
+        let leases = world.json("net leases")?;
+        let address = |machine: &str| row(&leases, "leases", "machine", machine)["address"].as_str();
+        let (own, web) = (
+            address("ssh").context("no lease")?,
+            address("web").context("no lease")?,
+        );
+        let page = run(&format!("wget -q -O - http://{web}/"), b"")?;
+        let page = String::from_utf8_lossy(&page);
+        ensure!(page.contains("A guest of Partita"), "{page}");
+        world.until("it tells its address", |world| {
+            Ok(world.json("vm show ssh")?["guest"].to_string().contains(own))
+        })?;
         world.text("vm stop ssh --timeout 600").map(drop)
     })
 }

@@ -127,7 +127,7 @@ pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
         (
             "a KiB of a stream, half of them each way",
             more_bytes,
-            2 * BULK >> 10,
+            (2 * BULK) >> 10,
         ),
     ] {
         let (Some(base), Some(more)) = (base, more) else {

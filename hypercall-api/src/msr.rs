@@ -116,7 +116,7 @@ impl StimerConfig {
     pub const ENABLED: u64 = 1 << 0;
     /// The count is a period.
     pub const PERIODIC: u64 = 1 << 1;
-    /// Expiry may wait for a VP that runs anyway.
+    /// Expiry waits until the VP runs; periods that pass meanwhile are not made up for.
     pub const LAZY: u64 = 1 << 2;
     /// Writing a non-zero count enables the timer.
     pub const AUTO_ENABLE: u64 = 1 << 3;
@@ -138,6 +138,11 @@ impl StimerConfig {
     /// Whether the count is a period.
     pub const fn is_periodic(self) -> bool {
         self.0 & Self::PERIODIC != 0
+    }
+
+    /// Whether it makes up for no period that was missed.
+    pub const fn is_lazy(self) -> bool {
+        self.0 & Self::LAZY != 0
     }
 
     /// Whether writing a count enables it.

@@ -135,6 +135,11 @@ impl Interrupt {
         self.entry.msi_address_data()
     }
 
+    /// Its vector.
+    pub const fn vector(&self) -> u8 {
+        self.vector
+    }
+
     /// Sends the interrupt to another VP, whose processor then takes it. The device keeps its message.
     pub fn move_to(&self, vp: u32) -> Result<(), InterruptError> {
         let input = RetargetDeviceInterrupt {

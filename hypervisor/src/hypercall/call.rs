@@ -135,7 +135,7 @@ pub(crate) fn perform<C: Caller>(
             Err(status) => Outcome::Ended(status, control.rep_start()),
         },
         Form::Batch(element, handler) => match RepCall::new(caller, call, request, element) {
-            Ok(rep) => rep.perform_batch(caller, handler, input, output),
+            Ok(rep) => rep.perform_batch(caller, handler, input),
             Err(status) => Outcome::Ended(status, control.rep_start()),
         },
         Form::Simple(handler) => with_input(caller, call, request, input)

@@ -34,12 +34,21 @@ pub(super) fn get(
 pub(super) fn set(
     vp: &mut Vp,
     input: &VpRegisters,
-    association: &RegisterAssociation,
-    _: u16,
-) -> Result<(), HvStatus> {
-    let mut guard = target(vp, input)?.stop_and_lock();
-    let target = guard.as_mut().ok_or(HvStatus::INVALID_VP_STATE)?;
-    registers::set(target, association.name, association.value)
+    associations: &[RegisterAssociation],
+) -> (u16, Result<(), HvStatus>) {
+    let mut guard = match target(vp, input) {
+        Ok(slot) => slot.stop_and_lock(),
+        Err(status) => return (0, Err(status)),
+    };
+    let Some(target) = guard.as_mut() else {
+        return (0, Err(HvStatus::INVALID_VP_STATE));
+    };
+    for (done, association) in (0..).zip(associations) {
+        if let Err(status) = registers::set(target, association.name, association.value) {
+            return (done, Err(status));
+        }
+    }
+    (associations.len() as u16, Ok(()))
 }
 
 /// `HvCallRegisterInterceptResult`, for CPUID.

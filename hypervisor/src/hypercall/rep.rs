@@ -1,6 +1,7 @@
 //! Rep calls: a list of elements, done in turns so that interrupts are never held off for long.
 
 use super::call::{BatchHandler, Call, Caller, Outcome, RepHandler, Request, check_block};
+use crate::partition::guest_memory::Unreachable;
 use crate::processor::local::Page;
 use hypercall_api::address::Gpa;
 use hypercall_api::control::HypercallInput;
@@ -50,6 +51,27 @@ impl RepCall {
         })
     }
 
+    /// Copies the header and the elements from `start` to `end` to the start of `page`, each byte once.
+    fn copy_in<'a, C: Caller>(
+        &self,
+        caller: &C,
+        start: u16,
+        end: u16,
+        page: &'a mut Page,
+    ) -> Result<(&'a [u8], &'a [u8]), Unreachable> {
+        let size = self.header + (end - start) as usize * self.element;
+        let copy = &mut page[..size];
+        if start == 0 {
+            caller.read(self.input_gpa, copy)?;
+        } else {
+            let (header, elements) = copy.split_at_mut(self.header);
+            let skipped = self.header + start as usize * self.element;
+            caller.read(self.input_gpa, header)?;
+            caller.read(Gpa(self.input_gpa.0 + skipped as u64), elements)?;
+        }
+        Ok(copy.split_at(self.header))
+    }
+
     /// Does as many elements as one turn allows.
     pub(super) fn perform<C: Caller>(
         &self,
@@ -60,18 +82,12 @@ impl RepCall {
     ) -> Outcome {
         let (start, count) = (self.control.rep_start(), self.control.rep_count());
         let end = count.min(start.saturating_add(BATCH));
-        let elements = (end - start) as usize * self.element;
-        let (header, rest) = input.split_at_mut(self.header);
-        let list = Gpa(self.input_gpa.0 + (self.header + start as usize * self.element) as u64);
-        let copied = caller
-            .read(self.input_gpa, header)
-            .and_then(|()| caller.read(list, &mut rest[..elements]));
-        if copied.is_err() {
+        let Ok((header, elements)) = self.copy_in(caller, start, end, input) else {
             return Outcome::Ended(HvStatus::INVALID_PARAMETER, start);
-        }
+        };
         for index in start..end {
             let offset = (index - start) as usize * self.element;
-            let element = &rest[offset..offset + self.element];
+            let element = &elements[offset..offset + self.element];
             let result = &mut output[..self.output];
             let done = handler(caller, header, element, index, result).and_then(|()| {
                 let place = Gpa(self.output_gpa.0 + index as u64 * self.output as u64);
@@ -89,25 +105,18 @@ impl RepCall {
         Self::progress(end, count)
     }
 
-    /// Does as many elements as one turn allows, all at once. They are copied to the start of `elements`, which is a page.
+    /// Does as many elements as one turn allows, all at once.
     pub(super) fn perform_batch<C: Caller>(
         &self,
         caller: &mut C,
         handler: BatchHandler<C>,
-        header: &mut Page,
-        elements: &mut Page,
+        input: &mut Page,
     ) -> Outcome {
         let (start, count) = (self.control.rep_start(), self.control.rep_count());
         let end = count.min(start.saturating_add(LONG_BATCH));
-        let header = &mut header[..self.header];
-        let elements = &mut elements[..(end - start) as usize * self.element];
-        let list = Gpa(self.input_gpa.0 + (self.header + start as usize * self.element) as u64);
-        let copied = caller
-            .read(self.input_gpa, header)
-            .and_then(|()| caller.read(list, elements));
-        if copied.is_err() {
+        let Ok((header, elements)) = self.copy_in(caller, start, end, input) else {
             return Outcome::Ended(HvStatus::INVALID_PARAMETER, start);
-        }
+        };
         match handler(caller, header, elements) {
             (_, Ok(())) => Self::progress(end, count),
             (done, Err(status)) => Outcome::Ended(status, start + done),

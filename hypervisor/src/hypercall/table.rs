@@ -159,7 +159,7 @@ hypercalls! {
     simple    CREATE_VP                      CreateVp => (),                                          0, CREATE, processor::create;
     continued DELETE_VP                      DeleteVp => (),                                          0, CREATE, processor::delete;
     rep       GET_VP_REGISTERS               VpRegisters, [RegisterName] => RegisterValue,            0, CREATE, registers::get;
-    rep       SET_VP_REGISTERS               VpRegisters, [RegisterAssociation] => (),                0, CREATE, registers::set;
+    batch     SET_VP_REGISTERS               VpRegisters, [RegisterAssociation] => (),                0, CREATE, registers::set;
     simple    TRANSLATE_VIRTUAL_ADDRESS      TranslateVirtualAddress => TranslatedVirtualAddress,      0, CREATE, memory::translate;
     simple    READ_GPA                       ReadGpa => ReadGpaResult,                                0, CREATE, memory::read_gpa;
     simple    WRITE_GPA                      WriteGpa => WriteGpaResult,                              0, CREATE, memory::write_gpa;

@@ -20,6 +20,7 @@
 //! | [`shared`] | what everybody may touch of a VP |
 //! | [`state`] | a VP's state as its parent saves it |
 //! | [`synic`] | synthetic interrupt controller and synthetic timers |
+//! | [`synthetic_timer`] | when a periodic one expires next |
 //! | [`table`] | partitions by their ids |
 //! | [`virtual_apic`] | the virtual local APIC |
 //! | [`vp`] | what its LP owns of a VP |
@@ -42,6 +43,7 @@ pub mod registers;
 pub mod shared;
 pub mod state;
 pub mod synic;
+mod synthetic_timer;
 pub mod table;
 pub mod virtual_apic;
 pub mod vp;

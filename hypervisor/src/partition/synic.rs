@@ -3,10 +3,12 @@
 
 use super::guest_memory::{frame_word, write_frame};
 use super::shared::News;
+use super::synthetic_timer::{Next, Timer};
 use super::vp::Vp;
 use super::{Partition, port};
 use crate::iommu::fault::{self, FAULTS_VP};
 use crate::memory::address::Frame;
+use crate::platform::registers::tsc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hypercall_api::address::Gpfn;
 use hypercall_api::intercept::{ApicEoiMessage, OpaqueIntercept};
@@ -25,19 +27,6 @@ pub const TIMERS: usize = 4;
 /// The guest did something that raises #GP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused;
-
-/// A synthetic timer.
-#[derive(Clone, Copy, Default)]
-struct Timer {
-    config: StimerConfig,
-    count: u64,
-    /// Reference time of the next expiry, while enabled.
-    expires: u64,
-    /// TSC of the next expiry; meaningless while disabled.
-    deadline: u64,
-    /// An expired timer whose message has found no free slot: when it expired.
-    undelivered: Option<u64>,
-}
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,12 +193,16 @@ impl SynicRegisters {
 
     /// The vectors of the SINTs that were to be raised, which are not any more.
     pub fn take_raised(&self) -> impl Iterator<Item = u8> + '_ {
-        let raised = match self.raised.load(Ordering::Relaxed) {
+        let mut raised = match self.raised.load(Ordering::Relaxed) {
             0 => 0,
             _ => self.raised.swap(0, Ordering::AcqRel),
         };
-        (0..SINT_COUNT)
-            .filter(move |sint| raised & 1 << sint != 0)
+        let lowest = move || {
+            let sint = (raised != 0).then(|| raised.trailing_zeros() as usize);
+            raised &= raised.wrapping_sub(1);
+            sint
+        };
+        core::iter::from_fn(lowest)
             .map(|sint| Sint(self.sint(sint)))
             .filter(|sint| !sint.is_masked() && !sint.is_polling())
             .map(Sint::vector)
@@ -330,22 +323,26 @@ impl Synic {
 
     /// Expires the timers that are due.
     pub fn expire(vp: &mut Vp) {
-        let now = vp.partition.reference_time();
+        let (ticks, now) = (tsc(), vp.partition.reference_time());
         for index in 0..TIMERS {
             let timer = &mut vp.synic.timers[index];
-            if !timer.config.is_enabled() || timer.undelivered.is_some() || timer.expires > now {
+            let is_due = timer.deadline <= ticks && timer.expires <= now;
+            if !timer.config.is_enabled() || timer.undelivered.is_some() || !is_due {
                 continue;
             }
             let expired = timer.expires;
+            let mut signals = true;
             if timer.config.is_periodic() && timer.count != 0 {
-                // Periods that were missed are not made up for.
-                let missed = (now - expired) / timer.count;
-                timer.expires = expired.saturating_add(timer.count.saturating_mul(missed + 1));
-                timer.deadline = vp.partition.tsc_at(timer.expires);
+                let next = Next::of(expired, timer.count, now, timer.config.is_lazy());
+                timer.expires = next.expires;
+                timer.deadline = vp.partition.tsc_at(next.at);
+                signals = next.signals;
             } else {
                 timer.config = timer.config.with_enabled(false);
             }
-            Self::signal(vp, index, expired, now);
+            if signals {
+                Self::signal(vp, index, expired, now);
+            }
         }
     }
 

@@ -16,6 +16,10 @@ const CALIBRATION_FRACTION: u64 = 100;
 
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 static APIC_HZ: AtomicU64 = AtomicU64::new(0);
+/// Bits behind the point of [`TSC_SCALE`]: an uptime of years is exact to a tick.
+const TSC_SCALE_BITS: u32 = 52;
+/// TSC ticks in 100 ns: see [`tsc_scale`].
+static TSC_SCALE: AtomicU64 = AtomicU64::new(0);
 static REFERENCE_SCALE: AtomicU64 = AtomicU64::new(0);
 /// APIC timer ticks for each TSC tick, as a fraction of 2³².
 static APIC_PER_TSC: AtomicU64 = AtomicU64::new(0);
@@ -42,11 +46,19 @@ pub fn reference_units(ticks: u64) -> u64 {
     ((ticks as u128 * reference_scale() as u128) >> 64) as u64
 }
 
-/// TSC ticks in `units` of 100 ns, rounded up; saturates.
+/// TSC ticks in `units` of 100 ns, rounded up, or one more; saturates.
+#[inline]
 pub fn tsc_ticks(units: u64) -> u64 {
-    let ticks = (units as u128 * tsc_frequency() as u128)
-        .div_ceil(hypercall_api::reference::TICKS_PER_SECOND as u128);
+    let product = units as u128 * TSC_SCALE.load(Ordering::Relaxed) as u128;
+    let ticks = (product + ((1 << TSC_SCALE_BITS) - 1)) >> TSC_SCALE_BITS;
     ticks.min(u64::MAX as u128) as u64
+}
+
+/// TSC ticks in 100 ns as a fraction of 2⁵², rounded up; `None` where the TSC is faster than any there is.
+fn tsc_scale(tsc_hz: u64) -> Option<u64> {
+    const TICKS_PER_SECOND: u128 = hypercall_api::reference::TICKS_PER_SECOND as u128;
+    let scale = ((tsc_hz as u128) << TSC_SCALE_BITS).div_ceil(TICKS_PER_SECOND);
+    scale.try_into().ok()
 }
 
 /// A clock of known rate that counts up and wraps at `mask`.
@@ -114,11 +126,13 @@ pub fn calibrate(pm_timer: Option<u16>) -> bool {
     if let Some(exact) = crystal_frequency() {
         tsc_hz = exact;
     }
-    let Some(reference_scale) = ReferenceTsc::scale_for(tsc_hz) else {
+    let (Some(reference_scale), Some(tsc_scale)) = (ReferenceTsc::scale_for(tsc_hz), tsc_scale(tsc_hz))
+    else {
         return false;
     };
     TSC_HZ.store(tsc_hz, Ordering::Relaxed);
     APIC_HZ.store(apic_hz, Ordering::Relaxed);
+    TSC_SCALE.store(tsc_scale, Ordering::Relaxed);
     REFERENCE_SCALE.store(reference_scale, Ordering::Relaxed);
     APIC_PER_TSC.store(
         (((apic_hz as u128) << 32) / tsc_hz as u128) as u64,

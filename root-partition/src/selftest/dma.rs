@@ -43,6 +43,8 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) const NO_DOMAIN: u8 = 0x02;
 pub(super) const NOT_WRITABLE: u8 = 0x05;
 pub(super) const NOT_READABLE: u8 = 0x06;
+/// Address of a message by which the data, a subhandle, is the number of the remapping entry (VT-d, 5.1.5.2).
+const FIRST_ENTRY_BY_SUBHANDLE: u32 = 0xfee0_0018;
 const ENTRY_ABSENT: u8 = 0x22;
 const ENTRY_OF_ANOTHER: u8 = 0x26;
 
@@ -376,6 +378,20 @@ async fn raise_all(edu: &Edu<'_>, own: &mut Interrupt) -> Outcome {
     let mut others = Interrupt::message_signalled(function.address.segment, other).map_err(text)?;
     msi::set_message(&function, others.message()).map_err(text)?;
     raise_refused(edu, &mut others, ENTRY_OF_ANOTHER, "an entry of another device").await?;
+    let by_subhandle = (FIRST_ENTRY_BY_SUBHANDLE, entry_of(others.message()));
+    msi::set_message(&function, by_subhandle).map_err(text)?;
+    raise_refused(edu, &mut others, ENTRY_OF_ANOTHER, "a subhandle that leads to it").await?;
+    // The entry has the vector, whatever the device puts into its message.
+    msi::set_message(&function, (message.0, others.vector().into())).map_err(text)?;
+    edu.raise();
+    if !came(edu, own, PATIENCE).await {
+        return Err(String::from(
+            "with another vector in its message, the device's interrupt did not come",
+        ));
+    }
+    if came(edu, &mut others, SHORT).await {
+        return Err(String::from("the device raised a vector that is another's"));
+    }
     // Its end leaves the entry absent.
     let absent = others.message();
     drop(others);
@@ -388,13 +404,18 @@ async fn raise_all(edu: &Edu<'_>, own: &mut Interrupt) -> Outcome {
     edu.raise();
     match came(edu, own, PATIENCE).await {
         true => Ok(format!(
-            "{}: {MOVES} interrupts came while they moved between {vps} VPs; those of other entries are refused",
+            "{}: {MOVES} interrupts came while they moved between {vps} VPs; those of other entries are refused, and a vector in the message counts for nothing",
             function.address
         )),
         false => Err(String::from(
             "after refused interrupts, the device's own did not come",
         )),
     }
+}
+
+/// The remapping entry that a message's address names (VT-d, 5.1.5.2).
+const fn entry_of((address, _): (u32, u32)) -> u32 {
+    address >> 5 & 0x7fff | (address >> 2 & 1) << 15
 }
 
 async fn raise_refused(

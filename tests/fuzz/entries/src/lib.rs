@@ -49,6 +49,7 @@ entries! {
     gateway,           "machines and the world, to the root's address translation",            2000,   1000,  root_partition::net::gateway::fuzz::gateway_frames;
     hypercalls,        "a guest, to the dispatcher of hypercalls",                             2000,   2000,  hypervisor::fuzz::hypercalls;
     hypercall_parameters, "a guest, to what handlers of hypercalls and exits parse",            600,    4000,  hypervisor::fuzz::parameters;
+    remapping_table,   "firmware, to the reader of the DMAR table",                            600,    20000, hypervisor::platform::dmar::fuzz;
     archive,           "a file, to the reader of the boot archive",                            4000,   10000, archive;
 }
 

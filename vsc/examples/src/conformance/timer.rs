@@ -30,6 +30,7 @@ pub(crate) fn check(context: &Context) {
     stopped();
     not_automatic();
     periodic();
+    lazy();
     all_of_them();
     of_each_vp();
     halted();
@@ -179,6 +180,37 @@ fn periodic() {
         interrupt::count(VECTOR),
         after,
     );
+    timer::stop(0);
+}
+
+/// What a guest sees of a lazy timer while its VP runs: that it is as good as another. (What it misses while it does not run is the
+/// hypervisor's own test.)
+fn lazy() {
+    let period = time::milliseconds(2);
+    let config = StimerConfig(direct().0 | StimerConfig::LAZY);
+    let before = interrupt::count(VECTOR);
+    timer::configure(0, config);
+    let at = time::now() + period;
+    timer::set_count(0, at);
+    let came = came(before) && EXPIRED_AT.load(Ordering::Acquire) >= at;
+    holds(NAME, "a lazy one-shot timer expires, and not early", came);
+    let before = interrupt::count(VECTOR);
+    timer::configure(0, StimerConfig(config.0 | StimerConfig::PERIODIC));
+    let start = time::now();
+    timer::set_count(0, period);
+    let often = machine::wait_until(|| interrupt::count(VECTOR) >= before + 3);
+    let took = time::now() - start;
+    holds(
+        NAME,
+        "a lazy periodic timer goes on, and has no period too many",
+        often && took >= period * 5 / 2,
+    );
+    holds(
+        NAME,
+        "a lazy periodic timer stays enabled, and lazy",
+        timer::config(0).is_enabled() && timer::config(0).is_lazy(),
+    );
+    timer::set_count(0, 0);
     timer::stop(0);
 }
 

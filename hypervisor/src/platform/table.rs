@@ -98,6 +98,7 @@ impl<'a> Part<'a> {
     }
 
     /// A table of these bytes, whose length and checksum are taken for right.
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) const fn unchecked(signature: [u8; 4], bytes: &'a [u8]) -> Self {
         Self {
             signature: Signature(signature),

@@ -60,6 +60,7 @@ fn machine(name: &str, state: MachineState) -> MachineInfo {
         cap: Some(50),
         reserve: 0,
         partition: Some(0x202),
+        kept: Some(40 << 10),
         starts: 1,
         disks: alloc::vec![UnitInfo {
             lun: 0,

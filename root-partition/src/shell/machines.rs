@@ -98,6 +98,8 @@ pub struct MachineInfo {
     pub reserve: u64,
     /// Id of its partition, unless it is off.
     pub partition: Option<u64>,
+    /// Bytes that the hypervisor keeps for it beside its memory, its page tables included, unless it is off.
+    pub kept: Option<u64>,
     /// How often it was started or reset.
     pub starts: u64,
     /// Its disks.

@@ -12,7 +12,7 @@ use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::{
     AssertVirtualInterrupt, DeviceId, InterruptEntry, MapDeviceInterrupt, MappedDeviceInterrupt,
 };
-use hypercall_api::memory::MapGpaFlags;
+use hypercall_api::memory::{MapGpaFlags, MemoryBalance};
 use hypercall_api::message::Message;
 use hypercall_api::partition::PartitionProperty;
 use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue};
@@ -350,6 +350,15 @@ impl Host for FakeHost {
             Ok(())
         });
         result.map_err(|status| Incomplete { status, completed: 0 })
+    }
+
+    fn balance(&self, partition: PartitionId) -> Result<MemoryBalance, HvStatus> {
+        self.pool(partition, |pool| {
+            Ok(MemoryBalance {
+                available: pool.free.len() as u64,
+                in_use: pool.used.len() as u64,
+            })
+        })
     }
 
     fn withdraw(&self, partition: PartitionId, pages: &mut [Gpfn]) -> Result<usize, HvStatus> {

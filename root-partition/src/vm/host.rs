@@ -15,7 +15,7 @@ use hypercall_api::counter::COUNTERS;
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::RegisterCpuidResult;
 use hypercall_api::interrupt::{AssertVirtualInterrupt, DeviceId, MapDeviceInterrupt, MappedDeviceInterrupt};
-use hypercall_api::memory::MapGpaFlags;
+use hypercall_api::memory::{MapGpaFlags, MemoryBalance};
 use hypercall_api::message::Message;
 use hypercall_api::partition::PartitionProperty;
 use hypercall_api::register::{RegisterAssociation, RegisterName, RegisterValue};
@@ -82,6 +82,8 @@ pub trait Host: BusCalls + Clone + Send + Sync + 'static {
     /// Gives pages that [`allocate_frames`](Self::allocate_frames) gave to the pool of `partition`; some of them where it
     /// fails.
     fn deposit(&self, partition: PartitionId, pages: &[Gpfn]) -> Result<(), Incomplete>;
+    /// How many pages the hypervisor has of `partition`'s pool, and how many of them it uses.
+    fn balance(&self, partition: PartitionId) -> Result<MemoryBalance, HvStatus>;
     /// Takes unused pages back, as many as there are and fit.
     fn withdraw(&self, partition: PartitionId, pages: &mut [Gpfn]) -> Result<usize, HvStatus>;
     /// Maps pages that one of the two gave as memory of `partition`, or, not cached, registers of a device of its own.

@@ -28,7 +28,7 @@ use hypercall_api::device::{DeviceDomain, DeviceDomainId};
 use hypercall_api::id::{PartitionId, VpIndex};
 use hypercall_api::intercept::{AccessMask, InterceptType, RegisterCpuidResult};
 use hypercall_api::interrupt::{AssertVirtualInterrupt, DeviceId, MapDeviceInterrupt, MappedDeviceInterrupt};
-use hypercall_api::memory::MapGpaFlags;
+use hypercall_api::memory::{MapGpaFlags, MemoryBalance};
 use hypercall_api::message::{MESSAGE_PAYLOAD, Message};
 use hypercall_api::partition::{CreatePartition, CreationFlags, PartitionProperty};
 use hypercall_api::port::{ConnectionId, ConnectionInfo, PortId, PortInfo, PortType};
@@ -139,6 +139,10 @@ impl Host for RootHost {
     fn deposit(&self, partition: PartitionId, pages: &[Gpfn]) -> Result<(), Incomplete> {
         // SAFETY: the pages came from the frame allocator for this, and go back to it only after they were withdrawn.
         unsafe { hypercalls().deposit_memory(partition, pages) }
+    }
+
+    fn balance(&self, partition: PartitionId) -> Result<MemoryBalance, HvStatus> {
+        hypercalls().memory_balance(partition)
     }
 
     fn withdraw(&self, partition: PartitionId, pages: &mut [Gpfn]) -> Result<usize, HvStatus> {

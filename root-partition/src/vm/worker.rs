@@ -6,7 +6,7 @@ use super::bus::view;
 use super::child::Child;
 use super::description::{Description, DiskDescription, NAME_RULE, is_name};
 use super::devices::{self, Devices};
-use super::host::Host;
+use super::host::{FRAME, Host};
 use super::machine::{Files, Machine};
 use crate::disk::Registry;
 use crate::net::Switches;
@@ -149,6 +149,7 @@ impl<H: Host> Worker<H> {
     fn info(&self, machine: &Machine<H>) -> MachineInfo {
         let description = &machine.description;
         let devices = machine.devices();
+        let child = machine.child();
         let pairs = devices.as_ref().map(|devices| devices.told()).unwrap_or_default();
         MachineInfo {
             name: machine.name.clone(),
@@ -163,7 +164,8 @@ impl<H: Host> Worker<H> {
             weight: description.weight,
             cap: description.cap,
             reserve: description.reserve,
-            partition: machine.child().map(|child| child.id.0),
+            partition: child.as_ref().map(|child| child.id.0),
+            kept: child.and_then(|child| Some(self.host.balance(child.id).ok()?.in_use * FRAME)),
             starts: machine.starts(),
             disks: match &devices {
                 Some(devices) => devices.storage.units().collect(),

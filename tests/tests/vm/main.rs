@@ -10,6 +10,7 @@
 //! | [`guests`] | the demo guests run to their ends |
 //! | [`isolation`] | memory that is not a child's |
 //! | [`lifecycle`] | orders in every state, leaks, many at once |
+//! | [`load`] | the disk and the network card at once, with DMA translated |
 //! | [`network`] | machines that talk to each other, and one that is reached from outside |
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
 //! | [`storage`] | disks and their contents |
@@ -25,6 +26,7 @@ mod figures;
 mod guests;
 mod isolation;
 mod lifecycle;
+mod load;
 mod network;
 mod scheduling;
 mod storage;

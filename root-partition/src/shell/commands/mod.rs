@@ -125,7 +125,7 @@ pub static COMMANDS: &[Command] = &[
     command("root",     "info",     "Show the root partition's heap, tasks and uptime",         Now(info::root)).json(),
     command("root",     "log",      "Show the root partition's log",                            Later(log::root)).flags(&[log::FOLLOW]).json(),
     command("root",     "network",  "Show the root's network card, address and gateway",        Later(network::show)).flags(&[network::WAIT]).json(),
-    command("root",     "ping",     "Ask a host of the network for an answer",                  Later(network::ping)).arguments(&[network::TARGET]).flags(&[network::COUNT, network::TIMEOUT]).json(),
+    command("root",     "ping",     "Ask a host of the network for an answer",                  Later(network::ping)).arguments(&[network::TARGET]).flags(&[network::COUNT, network::TIMEOUT, network::INTERVAL]).json(),
     command("version",  "",         "Show the version",                                         Now(info::version)).json(),
     command("help",     "",         "Show all commands, or how one is used",                    Now(help::run)).arguments(&[help::COMMAND]).json(),
     command("history",  "",         "Show the lines typed before",                              Now(own::history)).json(),

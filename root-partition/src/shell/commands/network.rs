@@ -1,11 +1,13 @@
 //! `root network`, `root ping`: the root's own network.
 
 use alloc::{boxed::Box, format};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::{
     Invocation, Outcome,
     arguments::{Argument, Flag},
+    stats,
 };
 use crate::shell::{
     network::RootNetwork,
@@ -34,6 +36,12 @@ pub(super) const TIMEOUT: Flag = Flag {
     help: "How long an answer may take; 5 where not given",
 };
 
+pub(super) const INTERVAL: Flag = Flag {
+    name: "--interval",
+    value: Some("MILLISECONDS"),
+    help: "How long to wait between two requests; 200 where not given",
+};
+
 /// Requests where nobody says how many.
 const DEFAULT_COUNT: u64 = 4;
 /// Most requests.
@@ -42,8 +50,10 @@ const MAX_COUNT: u64 = 1000;
 const DEFAULT_TIMEOUT: u64 = 5;
 /// Most seconds.
 const MAX_TIMEOUT: u64 = 3600;
-/// Between two requests.
-const INTERVAL: Duration = Duration::from_millis(200);
+/// Milliseconds between two requests where nobody says how many.
+const DEFAULT_INTERVAL: u64 = 200;
+/// Most milliseconds.
+const MAX_INTERVAL: u64 = 3_600_000;
 
 pub(super) fn network<'a>(invocation: &Invocation<'a>) -> Result<&'a dyn RootNetwork, SystemError> {
     let network = invocation.system.network();
@@ -118,18 +128,21 @@ fn describe(invocation: &Invocation<'_>) -> Outcome {
 pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
     Box::pin(async move {
         let arguments = invocation.arguments;
-        let within = |flag: &Flag, default: u64, most: u64| -> Result<u64, Failure> {
+        let within = |flag: &Flag, default: u64, allowed: RangeInclusive<u64>| -> Result<u64, Failure> {
             let number = arguments.number(flag.name)?.unwrap_or(default);
-            match (1..=most).contains(&number) {
+            match allowed.contains(&number) {
                 true => Ok(number),
                 false => Err(Failure::Usage(format!(
-                    "root ping: {} {number}: give a number from 1 to {most}",
-                    flag.name
+                    "root ping: {} {number}: give a number from {} to {}",
+                    flag.name,
+                    allowed.start(),
+                    allowed.end()
                 ))),
             }
         };
-        let count = within(&COUNT, DEFAULT_COUNT, MAX_COUNT)?;
-        let limit = Duration::from_secs(within(&TIMEOUT, DEFAULT_TIMEOUT, MAX_TIMEOUT)?);
+        let count = within(&COUNT, DEFAULT_COUNT, 1..=MAX_COUNT)?;
+        let limit = Duration::from_secs(within(&TIMEOUT, DEFAULT_TIMEOUT, 1..=MAX_TIMEOUT)?);
+        let interval = Duration::from_millis(within(&INTERVAL, DEFAULT_INTERVAL, 0..=MAX_INTERVAL)?);
         let name = arguments.word(0).unwrap_or_default();
         let network = network(invocation)?;
         // Right after the start there may be no address yet.
@@ -140,9 +153,10 @@ pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
             &[("sequence", "sequence"), ("time_ns", "time"), ("error", "error")],
         );
         let mut answered = 0;
+        let before = stats::run_time(invocation.system)?;
         for sequence in 1..=count {
-            if sequence > 1 {
-                invocation.system.sleep(INTERVAL).await;
+            if sequence > 1 && !interval.is_zero() {
+                invocation.system.sleep(interval).await;
             }
             let sequence = Value::Number(sequence);
             match network.ping(target, limit).await? {
@@ -153,6 +167,8 @@ pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
                 Err(error) => table.row([sequence, Value::None, Value::text(error)]),
             }
         }
+        let after = stats::run_time(invocation.system)?;
+        let each = |after: u64, before: u64| Value::Nanoseconds(after.saturating_sub(before) / count);
         let mut report = Report::new();
         report.push_fields(
             "",
@@ -160,6 +176,12 @@ pub(super) fn ping<'a>(invocation: &'a Invocation<'a>) -> Pending<'a, Outcome> {
                 ("address", "address", Value::text(target)),
                 ("sent", "sent", Value::Number(count)),
                 ("answered", "answered", Value::Number(answered)),
+                ("run_time_ns", "run time a request", each(after.root, before.root)),
+                (
+                    "hypervisor_time_ns",
+                    "  in hypervisor",
+                    each(after.hypervisor, before.hypervisor),
+                ),
             ],
         );
         report.push_table(table);

@@ -22,6 +22,28 @@ pub(super) const VP: Flag = Flag {
 /// Run times count in units of 100 ns.
 const TIME_UNIT: u64 = 100;
 
+/// What the VPs have run, in nanoseconds.
+pub(super) struct RunTime {
+    /// In all.
+    pub(super) root: u64,
+    /// Of this, what the hypervisor did for them.
+    pub(super) hypervisor: u64,
+}
+
+/// What all VPs have run so far.
+pub(super) fn run_time(system: &dyn System) -> Result<RunTime, Failure> {
+    let mut sum = RunTime {
+        root: 0,
+        hypervisor: 0,
+    };
+    for vp in 0..system.vp_count() {
+        let page = system.statistics(vp)?;
+        sum.root += page[TOTAL_RUN_TIME].saturating_mul(TIME_UNIT);
+        sum.hypervisor += page[HYPERVISOR_RUN_TIME].saturating_mul(TIME_UNIT);
+    }
+    Ok(sum)
+}
+
 pub(super) fn run(invocation: &Invocation<'_>) -> Outcome {
     let pages = pages(invocation)?;
     let mut report = Report::table(vp_table(&pages));

@@ -65,6 +65,11 @@ pub(in super::super) fn run(invocation: &Invocation<'_>) -> Outcome {
                 Value::Number(machine.processors.into()),
             ),
             ("memory_bytes", "memory", Value::Bytes(machine.memory)),
+            (
+                "hypervisor_bytes",
+                "  and in hypervisor",
+                machine.kept.map_or(Value::None, Value::Bytes),
+            ),
             ("kernel", "kernel", Value::text(&machine.kernel)),
             ("modules", "modules", Value::texts(&machine.modules)),
             ("command_line", "command line", Value::text(&machine.command_line)),

@@ -5,10 +5,10 @@
 use crate::log as logger;
 use crate::platform::local_apic::{self, Ipi};
 use crate::platform::serial::Serial;
-use crate::processor::interrupts::InterruptFrame;
 use crate::processor::local::Processor;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use freestanding::exception::{self, Frame};
 use x86_64::instructions::port::Port;
 
 /// Port of the console; reports go there whoever owns it.
@@ -79,14 +79,10 @@ pub fn nmi() {
 }
 
 /// An exception in the hypervisor itself.
-pub fn exception(vector: u8, frame: &InterruptFrame) -> ! {
-    const NAMES: [&str; 22] = [
-        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "-", "#TS", "#NP", "#SS", "#GP",
-        "#PF", "-", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
-    ];
-    let name = NAMES.get(vector as usize).unwrap_or(&"exception");
+pub fn exception(vector: u8, frame: &Frame) -> ! {
     let processor = Processor::current().index;
     with_report(format_args!(
-        "exception {vector} ({name}) in the hypervisor on processor {processor}\n{frame}"
+        "exception {vector} ({}) in the hypervisor on processor {processor}\n{frame}",
+        exception::name(vector)
     ))
 }

@@ -11,9 +11,10 @@ use crate::platform::{clock, emulator, io_apic, local_apic};
 use crate::processor::interrupts::{ALARM_VECTOR, ERROR_VECTOR, SPURIOUS_VECTOR};
 use crate::processor::local::{BLOCK_FRAMES, MAX_PROCESSORS, Processor};
 use crate::processor::stacks::{Stack, Stacks};
-use crate::processor::start::{Trampoline, arrived};
+use crate::processor::start::{arrived, start};
 use crate::virtualization::svm;
 use crate::{iommu, power};
+use freestanding::trampoline::Trampoline;
 use hypercall_api::id::LpIndex;
 use spin::Mutex;
 
@@ -140,9 +141,9 @@ pub(super) fn start_others(machine: &Machine, image: &Image) {
         return;
     };
     // SAFETY: the page is free RAM, mapped writable; the boot tables map the first 4 GiB executable.
-    let trampoline = unsafe { Trampoline::new(page.start().0, image.boot_page_table) };
+    let trampoline = unsafe { Trampoline::new(page.start().0, image.boot_page_table.into()) };
     for processor in others.iter().flatten() {
-        if trampoline.start(processor, processor_entry) {
+        if start(&trampoline, processor, processor_entry) {
             processor.list();
         } else {
             log::error!(

@@ -44,86 +44,51 @@ use hypercall_api::system::{
     EnterSleepState, GetSystemProperty, MappedStatsPage, SetSleepState, VpStatsPage,
 };
 
-macro_rules! call {
-    (simple $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Simple(|vp, input, output| simple::<$input, $output>(vp, input, output, $handler)),
-        }
+/// How a call of a form finds its handler.
+macro_rules! form {
+    (simple $input:ty => $output:ty, $handler:path) => {
+        Form::Simple(|vp, input, output| simple::<$input, $output>(vp, input, output, $handler))
     };
-    (sized $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Sized($handler, state::output_size),
-        }
+    (sized $input:ty => $output:ty, $handler:path) => {
+        Form::Sized($handler, state::output_size)
     };
-    (banked $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Simple(|vp, input, _| banked::<$input>(vp, input, $handler)),
-        }
+    (banked $input:ty => $output:ty, $handler:path) => {
+        Form::Simple(|vp, input, _| banked::<$input>(vp, input, $handler))
     };
-    (continued $code:ident $input:ty => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Continued(|vp, input| $handler(vp, &parse::<$input>(input)?)),
-        }
+    (continued $input:ty => $output:ty, $handler:path) => {
+        Form::Continued(|vp, input| $handler(vp, &parse::<$input>(input)?))
     };
-    (rep $code:ident $input:ty, [$element:ty] => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Rep(size_of::<$element>(), |vp, input, element, index, output| {
-                let result = $handler(vp, &parse::<$input>(input)?, &parse::<$element>(element)?, index)?;
-                output.copy_from_slice(result.as_bytes());
-                Ok(())
-            }),
-        }
+    (rep $input:ty, [$element:ty] => $output:ty, $handler:path) => {
+        Form::Rep(size_of::<$element>(), |vp, input, element, index, output| {
+            let result = $handler(vp, &parse::<$input>(input)?, &parse::<$element>(element)?, index)?;
+            output.copy_from_slice(result.as_bytes());
+            Ok(())
+        })
     };
-    (batch $code:ident $input:ty, [$element:ty] => $output:ty, $header:literal, $privileges:expr, $handler:path) => {
-        Call {
-            code: HypercallCode::$code,
-            input: size_of::<$input>(),
-            output: size_of::<$output>(),
-            variable_header: $header,
-            privileges: $privileges,
-            form: Form::Batch(size_of::<$element>(), |vp, input, elements| {
-                let parsed = parse::<$input>(input).and_then(|input| {
-                    let elements = <[$element]>::ref_from_bytes(elements);
-                    Ok((input, elements.map_err(|_| HvStatus::INVALID_ALIGNMENT)?))
-                });
-                match parsed {
-                    Ok((input, elements)) => $handler(vp, &input, elements),
-                    Err(status) => (0, Err(status)),
-                }
-            }),
-        }
+    (batch $input:ty, [$element:ty] => $output:ty, $handler:path) => {
+        Form::Batch(size_of::<$element>(), |vp, input, elements| {
+            let parsed = parse::<$input>(input).and_then(|input| {
+                let elements = <[$element]>::ref_from_bytes(elements);
+                Ok((input, elements.map_err(|_| HvStatus::INVALID_ALIGNMENT)?))
+            });
+            match parsed {
+                Ok((input, elements)) => $handler(vp, &input, elements),
+                Err(status) => (0, Err(status)),
+            }
+        })
     };
 }
 
 macro_rules! hypercalls {
     ($($form:ident $code:ident $input:ty $(, [$element:ty])? => $output:ty, $header:literal, $privileges:expr, $handler:path;)*) => {
-        pub(crate) const CALLS: &[Call<Vp>] =
-            &[$(call!($form $code $input $(, [$element])? => $output, $header, $privileges, $handler),)*];
+        pub(crate) const CALLS: &[Call<Vp>] = &[$(Call {
+            code: HypercallCode::$code,
+            input: size_of::<$input>(),
+            output: size_of::<$output>(),
+            variable_header: $header,
+            privileges: $privileges,
+            form: form!($form $input $(, [$element])? => $output, $handler),
+        },)*];
     };
 }
 

@@ -1,15 +1,16 @@
 //! GDT, TSS and IDT. The IDT is one for all processors; GDT and TSS are each processor's own.
 #![allow(unsafe_code)]
 
-use super::interrupts::{DOUBLE_FAULT, NMI, entry_address};
+use super::interrupts::entry_address;
 use super::stacks::{Stack, Stacks};
+use freestanding::exception::{VECTORS, idt};
 use spin::Once;
 use x86_64::PrivilegeLevel;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
-use x86_64::instructions::tables::load_tss;
+use x86_64::instructions::tables::{lidt, load_tss};
+use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
-use x86_64::structures::idt::{Entry, EntryOptions, InterruptDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
 /// Selector of the hypervisor's code segment.
@@ -23,7 +24,7 @@ const IST: [(Stack, u16); 4] = [
     (Stack::Interrupt, 3),
 ];
 
-static IDT: Once<InterruptDescriptorTable> = Once::new();
+static IDT: Once<[[u64; 2]; VECTORS]> = Once::new();
 
 /// GDT and TSS of a processor.
 pub struct Descriptors {
@@ -67,31 +68,13 @@ impl Descriptors {
             SS::set_reg(data);
             load_tss(tss);
         }
-        IDT.call_once(build_idt).load();
-    }
-}
-
-fn build_idt() -> InterruptDescriptorTable {
-    let mut idt = InterruptDescriptorTable::new();
-    // SAFETY: the table is an array of 256 gates of one form; the crate only types the handlers differently.
-    let gates = unsafe { &mut *(&raw mut idt).cast::<[Entry<extern "C" fn()>; 256]>() };
-    for (vector, gate) in gates.iter_mut().enumerate() {
-        let vector = vector as u8;
-        let stack = match vector {
-            NMI => 1,
-            DOUBLE_FAULT => 2,
-            0..32 => 0,
-            _ => 3,
+        let idt = IDT.call_once(|| idt(CODE_SELECTOR, entry_address));
+        let pointer = DescriptorTablePointer {
+            limit: size_of_val(idt) as u16 - 1,
+            base: VirtAddr::from_ptr(idt),
         };
-        // SAFETY: the address is of the vector's entry stub; its IST stack is set in every processor's TSS, and no
-        // vector can interrupt another on the same stack: interrupts stay off, and a fault inside a fault ends in a
-        // report.
-        unsafe {
-            let options: &mut EntryOptions = gate.set_handler_addr(VirtAddr::new(entry_address(vector)));
-            options
-                .set_code_selector(SegmentSelector(CODE_SELECTOR))
-                .set_stack_index(stack);
-        }
+        // SAFETY: the table lives for ever; every vector has an entry point and a stack, and none can interrupt another on the
+        // same stack: interrupts stay off, and a fault inside a fault ends in a report.
+        unsafe { lidt(&pointer) };
     }
-    idt
 }

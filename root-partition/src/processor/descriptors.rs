@@ -1,10 +1,11 @@
 //! GDT and TSS of a processor, and the one IDT of all.
 #![allow(unsafe_code)]
 
-use super::vectors::{self, FIRST_INTERRUPT, VECTORS};
+use super::vectors;
 use crate::memory::paging::PagingError;
 use crate::memory::stack::Stack;
 use alloc::boxed::Box;
+use freestanding::exception::{VECTORS, idt};
 use hypercall_api::processor::{InitialVpContext, SegmentRegister, TableRegister};
 use spin::Once;
 use x86_64::VirtAddr;
@@ -16,10 +17,6 @@ use x86_64::structures::tss::TaskStateSegment;
 
 /// Stack pages of the IST entries: exceptions (with room for a report), NMI, double fault, interrupts.
 const IST_PAGES: [usize; 4] = [4, 2, 4, 1];
-const IST_EXCEPTION: u64 = 1;
-const IST_NMI: u64 = 2;
-const IST_DOUBLE_FAULT: u64 = 3;
-const IST_INTERRUPT: u64 = 4;
 
 static IDT: Once<[[u64; 2]; VECTORS]> = Once::new();
 
@@ -56,7 +53,7 @@ impl Descriptors {
 
     /// Makes the tables those of the running processor.
     pub fn load(&'static self) {
-        let idt = IDT.call_once(|| build_idt(self.code.0));
+        let idt = IDT.call_once(|| idt(self.code.0, vectors::entry));
         // SAFETY: the tables are never freed; the selectors are of this GDT; every vector has an entry point and a stack.
         unsafe {
             self.gdt.load_unsafe();
@@ -127,25 +124,6 @@ fn pointer(base: u64, size: usize) -> DescriptorTablePointer {
     }
 }
 
-fn build_idt(code: u16) -> [[u64; 2]; VECTORS] {
-    core::array::from_fn(|vector| {
-        let ist = match vector {
-            2 => IST_NMI,
-            8 => IST_DOUBLE_FAULT,
-            FIRST_INTERRUPT.. => IST_INTERRUPT,
-            _ => IST_EXCEPTION,
-        };
-        gate(vectors::entry(vector as u8), code, ist)
-    })
-}
-
-/// A 64-bit interrupt gate (APM 2, 4.8.4): present, DPL 0, interrupts off on entry.
-const fn gate(address: u64, code: u16, ist: u64) -> [u64; 2] {
-    let low =
-        address & 0xffff | (code as u64) << 16 | ist << 32 | 0x8e00 << 32 | (address >> 16 & 0xffff) << 48;
-    [low, address >> 32]
-}
-
 /// Makes the next exception a triple fault.
 ///
 /// # Safety
@@ -153,17 +131,4 @@ const fn gate(address: u64, code: u16, ist: u64) -> [u64; 2] {
 pub unsafe fn load_null_idt() {
     // SAFETY: the caller wants exactly that.
     unsafe { lidt(&pointer(0, 1)) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::gate;
-
-    #[test]
-    fn a_gate_holds_its_address_in_three_parts() {
-        assert_eq!(
-            gate(0x1234_5678_9abc_def0, 8, 4),
-            [0x9abc_8e04_0008_def0, 0x1234_5678]
-        );
-    }
 }

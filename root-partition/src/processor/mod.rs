@@ -7,7 +7,6 @@
 //! | [`exception`] | what happens on an exception |
 //! | [`instruction`] | single instructions: CPUID, MSRs, TSC |
 //! | [`local`] | what each processor has of its own |
-//! | [`probe`] | accesses that are expected to fault |
 //! | [`random`] | random numbers |
 //! | [`start`] | bringing the processors up |
 //! | [`vectors`] | the 256 entry points |
@@ -17,9 +16,9 @@ pub mod descriptors;
 pub mod exception;
 pub mod instruction;
 pub mod local;
-pub mod probe;
 pub mod random;
 pub mod start;
 pub mod vectors;
 
+pub use freestanding::probe;
 pub use local::{Local, local};

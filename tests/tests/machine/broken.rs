@@ -39,10 +39,10 @@ fn an_exception_in_the_hypervisor_is_reported_and_stops_every_processor() -> Res
     shell.console().send("reboot\r")?;
     shell
         .console()
-        .wait_for("exception 6 (#UD) in the hypervisor on processor 0")?;
+        .wait_for("exception 6 (#UD invalid opcode) in the hypervisor on processor 0")?;
     let report = shell.console().wait_for("the machine is halted")?;
-    let rip = format!("rip {:016x}", function("5power5reset")?);
-    for part in [&*rip, "rsp ", "rax ", "r15 ", "cr3 "] {
+    let rip = format!("RIP {:016x}", function("5power5reset")?);
+    for part in [&*rip, "RSP ", "RAX ", "R15 ", "CR3 "] {
         assert!(report.contains(part), "{part:?} is not in\n{report}");
     }
     let all_halted =

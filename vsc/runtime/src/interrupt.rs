@@ -49,7 +49,7 @@ pub(crate) fn dispatch(frame: &mut Frame) -> bool {
     let vector = frame.vector as u8;
     COUNTS[vector as usize].fetch_add(1, Ordering::AcqRel);
     let handler = HANDLERS[vector as usize].load(Ordering::Acquire);
-    let is_interrupt = frame.vector >= FIRST_INTERRUPT;
+    let is_interrupt = vector >= FIRST_INTERRUPT;
     if handler != 0 {
         // SAFETY: only `set_handler` stores here, and it stores handlers.
         let handler: Handler = unsafe { core::mem::transmute(handler) };

@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::Processor;
-use super::vectors;
+use super::exception;
 use core::sync::atomic::Ordering;
+use freestanding::exception::{VECTORS, idt};
 use spin::Once;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
@@ -16,16 +17,12 @@ use x86_64::{PrivilegeLevel, VirtAddr};
 pub(super) const SEGMENTS: usize = 5;
 /// Pages of the stacks of the interrupt stack table: exceptions, NMI, double fault, interrupts.
 pub(super) const IST_STACKS: [u64; 4] = [4, 2, 2, 4];
-const IST_EXCEPTION: u64 = 1;
-const IST_NMI: u64 = 2;
-const IST_DOUBLE_FAULT: u64 = 3;
-const IST_INTERRUPT: u64 = 4;
 
 const CODE: SegmentSelector = SegmentSelector::new(1, PrivilegeLevel::Ring0);
 const DATA: SegmentSelector = SegmentSelector::new(2, PrivilegeLevel::Ring0);
 const TASK: SegmentSelector = SegmentSelector::new(3, PrivilegeLevel::Ring0);
 
-static IDT: Once<[[u64; 2]; vectors::VECTORS]> = Once::new();
+static IDT: Once<[[u64; 2]; VECTORS]> = Once::new();
 
 impl Processor {
     pub(super) fn fill_gdt(&'static self) {
@@ -40,7 +37,7 @@ impl Processor {
 
     /// Makes the tables those of the running processor.
     pub(super) fn load_descriptors(&'static self) {
-        let idt = IDT.call_once(build_idt);
+        let idt = IDT.call_once(|| idt(CODE.0, exception::entry));
         // SAFETY: the tables are never freed; the selectors are of this GDT; every vector has an entry point and a stack.
         unsafe {
             lgdt(&pointer(self.gdt.as_ptr() as u64, size_of_val(&self.gdt)));
@@ -61,25 +58,6 @@ fn pointer(base: u64, size: usize) -> DescriptorTablePointer {
     }
 }
 
-fn build_idt() -> [[u64; 2]; vectors::VECTORS] {
-    core::array::from_fn(|vector| {
-        let ist = match vector {
-            2 => IST_NMI,
-            8 => IST_DOUBLE_FAULT,
-            32.. => IST_INTERRUPT,
-            _ => IST_EXCEPTION,
-        };
-        gate(vectors::entry(vector as u8), ist)
-    })
-}
-
-/// A 64-bit interrupt gate (APM 2, 4.8.4): present, DPL 0, interrupts off on entry.
-const fn gate(address: u64, ist: u64) -> [u64; 2] {
-    let low =
-        address & 0xffff | (CODE.0 as u64) << 16 | ist << 32 | 0x8e00 << 32 | (address >> 16 & 0xffff) << 48;
-    [low, address >> 32]
-}
-
 /// Makes the next exception a triple fault.
 ///
 /// # Safety
@@ -87,17 +65,4 @@ const fn gate(address: u64, ist: u64) -> [u64; 2] {
 pub unsafe fn load_null_idt() {
     // SAFETY: the caller wants exactly that.
     unsafe { lidt(&pointer(0, 1)) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::gate;
-
-    #[test]
-    fn a_gate_holds_its_address_in_three_parts() {
-        assert_eq!(
-            gate(0x1234_5678_9abc_def0, 4),
-            [0x9abc_8e04_0008_def0, 0x1234_5678]
-        );
-    }
 }

@@ -3,7 +3,6 @@
 
 use super::Processor;
 use super::local::{self, MAX_PROCESSORS};
-use super::trampoline::Trampoline;
 use crate::apic;
 use crate::boot::BootInfo;
 use crate::hypervisor::time;
@@ -11,6 +10,7 @@ use crate::memory::{pages, paging};
 use crate::stop;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use freestanding::trampoline::Trampoline;
 
 /// How long a processor may take to come up before it counts as absent, in 100 ns: half a second.
 const PATIENCE: u64 = 5_000_000;

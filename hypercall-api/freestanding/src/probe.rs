@@ -34,34 +34,34 @@ impl fmt::Display for Fault {
     }
 }
 
-// Each function returns RAX = 0 and a value in RDX. A fault inside the window goes on at `guest_probe_failed` with
+// Each function returns RAX = 0 and a value in RDX. A fault inside the window goes on at `probe_failed` with
 // RAX = vector + 1 and RDX = error code; no function here has moved RSP by then.
 global_asm!(
     r#"
     .text
     .balign 16
-    .globl guest_probe_window
-guest_probe_window:
-    .globl guest_probe_read
-guest_probe_read:
+    .globl probe_window
+probe_window:
+    .globl probe_read
+probe_read:
     mov rdx, [rdi]
     xor eax, eax
     ret
-    .globl guest_probe_write
-guest_probe_write:
+    .globl probe_write
+probe_write:
     mov [rdi], rsi
     xor eax, eax
     ret
-    .globl guest_probe_rdmsr
-guest_probe_rdmsr:
+    .globl probe_rdmsr
+probe_rdmsr:
     mov ecx, edi
     rdmsr
     shl rdx, 32
     or rdx, rax
     xor eax, eax
     ret
-    .globl guest_probe_wrmsr
-guest_probe_wrmsr:
+    .globl probe_wrmsr
+probe_wrmsr:
     mov ecx, edi
     mov rdx, rsi
     shr rdx, 32
@@ -69,8 +69,8 @@ guest_probe_wrmsr:
     wrmsr
     xor eax, eax
     ret
-    .globl guest_probe_xsetbv
-guest_probe_xsetbv:
+    .globl probe_xsetbv
+probe_xsetbv:
     mov ecx, edi
     mov rdx, rsi
     shr rdx, 32
@@ -78,8 +78,8 @@ guest_probe_xsetbv:
     xsetbv
     xor eax, eax
     ret
-    .globl guest_probe_vmcall
-guest_probe_vmcall:
+    .globl probe_vmcall
+probe_vmcall:
     mov rcx, rdi
     mov r8, rdx
     mov rdx, rsi
@@ -87,8 +87,8 @@ guest_probe_vmcall:
     mov rdx, rax
     xor eax, eax
     ret
-    .globl guest_probe_vmmcall
-guest_probe_vmmcall:
+    .globl probe_vmmcall
+probe_vmmcall:
     mov rcx, rdi
     mov r8, rdx
     mov rdx, rsi
@@ -96,20 +96,32 @@ guest_probe_vmmcall:
     mov rdx, rax
     xor eax, eax
     ret
-    .globl guest_probe_dr7
-guest_probe_dr7:
+    .globl probe_dr7
+probe_dr7:
     mov dr7, rdi
     xor eax, eax
     ret
-    .globl guest_probe_cr4
-guest_probe_cr4:
+    .globl probe_cr4
+probe_cr4:
     mov cr4, rdi
     xor eax, eax
     ret
-    .globl guest_probe_window_end
-guest_probe_window_end:
-    .globl guest_probe_failed
-guest_probe_failed:
+    .globl probe_vmrun
+probe_vmrun:
+    mov rax, rdi
+    .byte 0x0f, 0x01, 0xd8      /* vmrun rax */
+    xor eax, eax
+    ret
+    .globl probe_vmxon
+probe_vmxon:
+    mov [rsp - 8], rdi
+    .byte 0xf3, 0x0f, 0xc7, 0x74, 0x24, 0xf8    /* vmxon [rsp - 8] */
+    xor eax, eax
+    ret
+    .globl probe_window_end
+probe_window_end:
+    .globl probe_failed
+probe_failed:
     ret
 "#
 );
@@ -122,28 +134,30 @@ struct Outcome {
 }
 
 unsafe extern "C" {
-    static guest_probe_window: u8;
-    static guest_probe_window_end: u8;
-    static guest_probe_failed: u8;
-    fn guest_probe_read(address: u64) -> Outcome;
-    fn guest_probe_write(address: u64, value: u64) -> Outcome;
-    fn guest_probe_rdmsr(msr: u32) -> Outcome;
-    fn guest_probe_wrmsr(msr: u32, value: u64) -> Outcome;
-    fn guest_probe_xsetbv(register: u32, value: u64) -> Outcome;
-    fn guest_probe_vmcall(control: u64, input: u64, output: u64) -> Outcome;
-    fn guest_probe_vmmcall(control: u64, input: u64, output: u64) -> Outcome;
-    fn guest_probe_dr7(value: u64) -> Outcome;
-    fn guest_probe_cr4(value: u64) -> Outcome;
+    static probe_window: u8;
+    static probe_window_end: u8;
+    static probe_failed: u8;
+    fn probe_read(address: u64) -> Outcome;
+    fn probe_write(address: u64, value: u64) -> Outcome;
+    fn probe_rdmsr(msr: u32) -> Outcome;
+    fn probe_wrmsr(msr: u32, value: u64) -> Outcome;
+    fn probe_xsetbv(register: u32, value: u64) -> Outcome;
+    fn probe_vmcall(control: u64, input: u64, output: u64) -> Outcome;
+    fn probe_vmmcall(control: u64, input: u64, output: u64) -> Outcome;
+    fn probe_vmrun(address: u64) -> Outcome;
+    fn probe_vmxon(address: u64) -> Outcome;
+    fn probe_dr7(value: u64) -> Outcome;
+    fn probe_cr4(value: u64) -> Outcome;
 }
 
 /// Sends an exception of a probe back to it; false where none caused it.
-pub(super) fn recover(frame: &mut Frame) -> bool {
-    let window = (&raw const guest_probe_window) as u64..(&raw const guest_probe_window_end) as u64;
+pub fn recover(frame: &mut Frame) -> bool {
+    let window = (&raw const probe_window) as u64..(&raw const probe_window_end) as u64;
     let expected = matches!(frame.vector, 6 | 7 | 11..=14 | 17);
     if !expected || !window.contains(&frame.rip) {
         return false;
     }
-    frame.rip = (&raw const guest_probe_failed) as u64;
+    frame.rip = (&raw const probe_failed) as u64;
     frame.rax = frame.vector + 1;
     frame.rdx = frame.error_code;
     true
@@ -152,7 +166,7 @@ pub(super) fn recover(frame: &mut Frame) -> bool {
 /// Reads the eight bytes at `address`, wherever that is.
 pub fn read(address: u64) -> Result<u64, Fault> {
     // SAFETY: reading breaks no memory, and a fault comes back as a value.
-    result(unsafe { guest_probe_read(address) })
+    result(unsafe { probe_read(address) })
 }
 
 /// Writes `value` to the eight bytes at `address`.
@@ -161,13 +175,13 @@ pub fn read(address: u64) -> Result<u64, Fault> {
 /// Where the write is not refused, it must do no harm.
 pub unsafe fn write(address: u64, value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
-    result(unsafe { guest_probe_write(address, value) }).map(|_| ())
+    result(unsafe { probe_write(address, value) }).map(|_| ())
 }
 
 /// Reads an MSR that may not exist.
 pub fn read_msr(msr: u32) -> Result<u64, Fault> {
     // SAFETY: reading an MSR changes nothing.
-    result(unsafe { guest_probe_rdmsr(msr) })
+    result(unsafe { probe_rdmsr(msr) })
 }
 
 /// Writes an MSR that may not exist.
@@ -176,7 +190,7 @@ pub fn read_msr(msr: u32) -> Result<u64, Fault> {
 /// Where the write is not refused, it must do no harm.
 pub unsafe fn write_msr(msr: u32, value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
-    result(unsafe { guest_probe_wrmsr(msr, value) }).map(|_| ())
+    result(unsafe { probe_wrmsr(msr, value) }).map(|_| ())
 }
 
 /// Executes `XSETBV` for extended control register `register`.
@@ -185,7 +199,7 @@ pub unsafe fn write_msr(msr: u32, value: u64) -> Result<(), Fault> {
 /// As for [`write()`]; state components that are turned off must not be in use.
 pub unsafe fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
-    result(unsafe { guest_probe_xsetbv(register, value) }).map(|_| ())
+    result(unsafe { probe_xsetbv(register, value) }).map(|_| ())
 }
 
 /// Executes `VMMCALL` (`amd`) or `VMCALL` with the words of a hypercall, and returns its result value.
@@ -196,8 +210,8 @@ pub unsafe fn hypercall(amd: bool, control: u64, input: u64, output: u64) -> Res
     // SAFETY: the caller vouches for the call.
     result(unsafe {
         match amd {
-            true => guest_probe_vmmcall(control, input, output),
-            false => guest_probe_vmcall(control, input, output),
+            true => probe_vmmcall(control, input, output),
+            false => probe_vmcall(control, input, output),
         }
     })
 }
@@ -208,7 +222,7 @@ pub unsafe fn hypercall(amd: bool, control: u64, input: u64, output: u64) -> Res
 /// Where the write is not refused, no breakpoint that it sets may be hit unexpectedly.
 pub unsafe fn write_dr7(value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
-    result(unsafe { guest_probe_dr7(value) }).map(|_| ())
+    result(unsafe { probe_dr7(value) }).map(|_| ())
 }
 
 /// Writes CR4.
@@ -217,7 +231,7 @@ pub unsafe fn write_dr7(value: u64) -> Result<(), Fault> {
 /// Where the write is not refused, what runs must go on working.
 pub unsafe fn write_cr4(value: u64) -> Result<(), Fault> {
     // SAFETY: the caller vouches for the case that it is not refused.
-    result(unsafe { guest_probe_cr4(value) }).map(|_| ())
+    result(unsafe { probe_cr4(value) }).map(|_| ())
 }
 
 fn result(outcome: Outcome) -> Result<u64, Fault> {
@@ -228,4 +242,22 @@ fn result(outcome: Outcome) -> Result<u64, Fault> {
             error_code: outcome.value,
         }),
     }
+}
+
+/// Executes `VMRUN` on the control block at `address`.
+///
+/// # Safety
+/// Where it is not refused, the control block must be one that does no harm.
+pub unsafe fn vmrun(address: u64) -> Result<(), Fault> {
+    // SAFETY: the caller vouches for the case that it is not refused.
+    result(unsafe { probe_vmrun(address) }).map(|_| ())
+}
+
+/// Executes `VMXON` with the region at `address`.
+///
+/// # Safety
+/// As for [`vmrun`].
+pub unsafe fn vmxon(address: u64) -> Result<(), Fault> {
+    // SAFETY: the caller vouches for the case that it is not refused.
+    result(unsafe { probe_vmxon(address) }).map(|_| ())
 }

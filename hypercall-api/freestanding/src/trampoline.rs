@@ -20,17 +20,17 @@ global_asm!(
     r#"
     .section .rodata.trampoline, "a", @progbits
     .balign 16
-    .globl guest_trampoline_start
-guest_trampoline_start:
+    .globl trampoline_start
+trampoline_start:
     .code16
     jmp 1f
     .balign 8
     .quad 0                         /* CR3 */
-guest_trampoline_stack:
+trampoline_stack:
     .quad 0
-guest_trampoline_argument:
+trampoline_argument:
     .quad 0
-guest_trampoline_entry:
+trampoline_entry:
     .quad 0
     .word 23                        /* GDT pointer */
     .long 0
@@ -60,27 +60,27 @@ guest_trampoline_entry:
     .byte 0x66, 0xff, 0x2e          /* jmp far m16:32 */
     .word {target}
     .code64
-    .globl guest_trampoline_long
-guest_trampoline_long:
+    .globl trampoline_long
+trampoline_long:
     mov eax, 0x10
     mov ds, eax
     mov es, eax
     mov ss, eax
     xor edi, edi                    /* whoever takes the argument, runs; the others wait for good */
-    xchg rdi, qword ptr [rip + guest_trampoline_argument]
+    xchg rdi, qword ptr [rip + trampoline_argument]
     test rdi, rdi
     jz 2f
     xor eax, eax
     mov fs, eax
     mov gs, eax
-    mov rsp, qword ptr [rip + guest_trampoline_stack]
+    mov rsp, qword ptr [rip + trampoline_stack]
     xor ebp, ebp
-    call qword ptr [rip + guest_trampoline_entry]
+    call qword ptr [rip + trampoline_entry]
 2:  cli
     hlt
     jmp 2b
-    .globl guest_trampoline_end
-guest_trampoline_end:
+    .globl trampoline_end
+trampoline_end:
     .text
 "#,
     cr3 = const offset::CR3,
@@ -89,13 +89,13 @@ guest_trampoline_end:
 );
 
 unsafe extern "C" {
-    static guest_trampoline_start: u8;
-    static guest_trampoline_long: u8;
-    static guest_trampoline_end: u8;
+    static trampoline_start: u8;
+    static trampoline_long: u8;
+    static trampoline_end: u8;
 }
 
 /// The code in its page.
-pub(super) struct Trampoline {
+pub struct Trampoline {
     page: u64,
 }
 
@@ -104,13 +104,13 @@ impl Trampoline {
     ///
     /// # Safety
     /// The page must be mapped writable and executable, and nobody else's for good.
-    pub(super) unsafe fn new(page: u64, cr3: u64) -> Self {
+    pub unsafe fn new(page: u64, cr3: u64) -> Self {
         let trampoline = Self { page };
         // SAFETY: the symbols bound the code above, and the page is ours.
         unsafe {
-            let size = &raw const guest_trampoline_end as usize - &raw const guest_trampoline_start as usize;
-            core::ptr::copy_nonoverlapping(&raw const guest_trampoline_start, page as *mut u8, size);
-            let long = &raw const guest_trampoline_long as u64 - &raw const guest_trampoline_start as u64;
+            let size = &raw const trampoline_end as usize - &raw const trampoline_start as usize;
+            core::ptr::copy_nonoverlapping(&raw const trampoline_start, page as *mut u8, size);
+            let long = &raw const trampoline_long as u64 - &raw const trampoline_start as u64;
             trampoline.put(offset::GDT_POINTER + 2, (page + offset::GDT) as u32);
             trampoline.put(offset::TARGET, (page + long) as u32);
             trampoline.put(offset::CR3, cr3);
@@ -126,12 +126,12 @@ impl Trampoline {
     }
 
     /// Number of the page, as a startup IPI takes it.
-    pub(super) fn vector(&self) -> u8 {
+    pub fn vector(&self) -> u8 {
         (self.page >> 12) as u8
     }
 
     /// Lets the next processor that starts call `entry` with `argument`, which is not 0, on the stack that ends at `stack`.
-    pub(super) fn arm(&self, stack: u64, argument: u64, entry: u64) {
+    pub fn arm(&self, stack: u64, argument: u64, entry: u64) {
         // SAFETY: these are the trampoline's parameters; no processor reads them before the argument is there.
         unsafe {
             self.put(offset::STACK, stack);
@@ -141,12 +141,12 @@ impl Trampoline {
     }
 
     /// Whether a processor has taken the argument. Where none has, none will.
-    pub(super) fn disarm(&self) -> bool {
+    pub fn disarm(&self) -> bool {
         self.argument().swap(0, Ordering::SeqCst) == 0
     }
 
     /// Whether a processor has taken the argument so far.
-    pub(super) fn is_taken(&self) -> bool {
+    pub fn is_taken(&self) -> bool {
         self.argument().load(Ordering::SeqCst) == 0
     }
 

@@ -149,7 +149,9 @@ pub const fn name(vector: u8) -> &'static str {
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vector, error_code, .. } = self;
+        let Self {
+            vector, error_code, ..
+        } = self;
         writeln!(
             f,
             "  {} (vector {vector}), error code {error_code:#x}",

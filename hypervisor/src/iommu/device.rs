@@ -60,6 +60,29 @@ pub struct Device {
     pub silenced: bool,
 }
 
+impl Device {
+    /// Whether it is still to enter domain `number`; false where it is in it. One that firmware has reserved memory for stays in the
+    /// root's domain, as it may use that memory at any time.
+    fn may_enter(&self, number: u16) -> Result<bool, HvStatus> {
+        match self.domain {
+            Some(domain) if domain == number => Ok(false),
+            _ if self.has_reserved_memory && number != ROOT_DOMAIN => {
+                Err(forbidden(self.name, "firmware has reserved memory for it (RMRR)"))
+            }
+            Some(_) => Err(HvStatus::INVALID_DEVICE_STATE),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether its owner may take it out of its domain.
+    fn may_leave(&self) -> Result<(), HvStatus> {
+        match self.has_reserved_memory {
+            true => Err(forbidden(self.name, "firmware has reserved memory for it (RMRR)")),
+            false => Ok(()),
+        }
+    }
+}
+
 static DEVICES: Mutex<ArrayVec<Device, MAX_DEVICES>> = Mutex::new(ArrayVec::new_const());
 
 /// Every device of which there is something to tell.
@@ -187,14 +210,8 @@ fn attach_to(
     name: DeviceName,
 ) -> Result<(), HvStatus> {
     let device = entry(devices, name).ok_or(HvStatus::NO_RESOURCES)?;
-    if device.domain == Some(number) {
+    if !device.may_enter(number)? {
         return Ok(());
-    }
-    if device.domain.is_some() {
-        return Err(HvStatus::INVALID_DEVICE_STATE);
-    }
-    if device.has_reserved_memory && number != ROOT_DOMAIN {
-        return Err(forbidden(name, "firmware has reserved memory for it (RMRR)"));
     }
     with_frames(|frames| enter(iommu, device, owner.id, number, frames))?;
     log::info!("device {name} reaches domain {number}, of {}", owner.id);
@@ -217,9 +234,7 @@ pub fn detach(owner: &Partition, name: DeviceName) -> Result<(), HvStatus> {
         .find(|device| device.name == name && device.owner == owner.id)
         .filter(|device| device.domain.is_some() || device.silenced)
         .ok_or(HvStatus::INVALID_DEVICE_STATE)?;
-    if device.has_reserved_memory {
-        return Err(HvStatus::OPERATION_DENIED);
-    }
+    device.may_leave()?;
     with_frames(|frames| leave(iommu, device, Context::Blocked, frames))?;
     (device.owner, device.faults, device.silenced) = (ROOT_ID, 0, false);
     log::info!("device {name} reaches nothing any more of {}", owner.id);
@@ -278,4 +293,47 @@ pub(super) fn count_fault(iommu: &Iommu, name: DeviceName) -> bool {
     let silenced = with_frames(|frames| leave(iommu, device, Context::Silenced, frames));
     device.silenced = silenced.is_ok();
     device.silenced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHILD_DOMAIN: u16 = 5;
+
+    fn device(domain: Option<u16>, has_reserved_memory: bool) -> Device {
+        Device {
+            name: DeviceName {
+                segment: 0,
+                rid: 0x0018,
+            },
+            owner: ROOT_ID,
+            domain,
+            has_reserved_memory,
+            faults: 0,
+            silenced: false,
+        }
+    }
+
+    #[test]
+    fn a_device_enters_one_domain_at_a_time() {
+        let free = device(None, false);
+        assert_eq!(free.may_enter(ROOT_DOMAIN), Ok(true));
+        assert_eq!(free.may_enter(CHILD_DOMAIN), Ok(true));
+        let roots = device(Some(ROOT_DOMAIN), false);
+        assert_eq!(roots.may_enter(ROOT_DOMAIN), Ok(false));
+        assert_eq!(roots.may_enter(CHILD_DOMAIN), Err(HvStatus::INVALID_DEVICE_STATE));
+        assert_eq!(roots.may_leave(), Ok(()));
+    }
+
+    #[test]
+    fn a_device_that_firmware_has_reserved_memory_for_stays_the_roots() {
+        let reserved = device(Some(ROOT_DOMAIN), true);
+        assert_eq!(reserved.may_leave(), Err(HvStatus::OPERATION_DENIED));
+        assert_eq!(reserved.may_enter(CHILD_DOMAIN), Err(HvStatus::OPERATION_DENIED));
+        // Not even after it has been silenced, which takes it out of its domain.
+        let silenced = device(None, true);
+        assert_eq!(silenced.may_enter(CHILD_DOMAIN), Err(HvStatus::OPERATION_DENIED));
+        assert_eq!(silenced.may_enter(ROOT_DOMAIN), Ok(true));
+    }
 }

@@ -114,13 +114,13 @@ pub fn contain(config: &mut impl Config, keep: impl Fn(u16) -> bool) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::platform::dmar::ScopeKind;
     use std::collections::BTreeMap;
 
     #[derive(Default)]
-    struct Fake(BTreeMap<(u16, u8), u32>);
+    pub(crate) struct Fake(BTreeMap<(u16, u8), u32>);
 
     impl Fake {
         fn function(mut self, rid: u16, header: u8, command: u32, buses: u32) -> Self {
@@ -142,6 +142,11 @@ mod tests {
         }
     }
 
+    /// The same with one more function, that does not master the bus.
+    pub(crate) fn with_function(machine: Fake, rid: u16) -> Fake {
+        machine.function(rid, 0, 0, 0)
+    }
+
     fn scope(start_bus: u8, path: &[[u8; 2]]) -> DeviceScope {
         DeviceScope {
             kind: ScopeKind::PCI_ENDPOINT,
@@ -152,7 +157,7 @@ mod tests {
     }
 
     /// A bridge at 0:1.0 to bus 5, on which device 3 masters the bus, as functions 0:2.0 and 0:2.1 do.
-    fn machine() -> Fake {
+    pub(crate) fn bridge_and_devices() -> Fake {
         Fake::default()
             .function(0x0008, BRIDGE, 7, 0x0005_0500)
             .function(0x0010, 0x80, 6, 0)
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_path_goes_through_bridges() {
-        let mut machine = machine();
+        let mut machine = bridge_and_devices();
         assert_eq!(resolve(&mut machine, &scope(0, &[[2, 1]])), Some(0x0011));
         assert_eq!(resolve(&mut machine, &scope(0, &[[1, 0], [3, 0]])), Some(0x0518));
         assert_eq!(resolve(&mut machine, &scope(0, &[[2, 0], [3, 0]])), None);
@@ -172,7 +177,7 @@ mod tests {
 
     #[test]
     fn bus_mastering_is_taken_from_all_but_bridges_and_those_to_keep() {
-        let mut machine = machine();
+        let mut machine = bridge_and_devices();
         assert_eq!(contain(&mut machine, |rid| rid == 0x0010), 2);
         assert_eq!(machine.read(0x0008, COMMAND), 7);
         assert_eq!(machine.read(0x0010, COMMAND), 6);
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn bridges_in_a_circle_end() {
-        let mut machine = machine().function(0x0508, BRIDGE, 7, 0x0000_0500);
+        let mut machine = bridge_and_devices().function(0x0508, BRIDGE, 7, 0x0000_0500);
         assert_eq!(contain(&mut machine, |_| false), 3);
     }
 }

@@ -6,7 +6,7 @@ use super::context::ContextTree;
 use super::device::{self, DeviceName};
 use super::domain::{self, ROOT_DOMAIN};
 use super::interrupt_table::InterruptTable;
-use super::pci::{self, Ports};
+use super::pci::{self, Config, Ports};
 use super::queue::{QUEUE_FRAMES, Queue};
 use super::registers::{Mmio, Registers, offset};
 use super::second_stage::DmaAccess;
@@ -256,7 +256,7 @@ fn build_root_domain(
 }
 
 /// The devices that have reserved memory, which they may use at any time.
-fn reserved_devices(dmar: &Dmar, config: &mut Ports) -> ArrayVec<DeviceName, 32> {
+fn reserved_devices(dmar: &Dmar, config: &mut impl Config) -> ArrayVec<DeviceName, 32> {
     let mut found = ArrayVec::new();
     for region in &dmar.reserved_regions {
         for scope in dmar.scopes(region.scopes) {
@@ -294,3 +294,6 @@ fn enable(iommu: &Iommu) -> Result<(), Problem> {
     fault::listen(iommu);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

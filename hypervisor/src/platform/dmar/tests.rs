@@ -3,18 +3,23 @@ use crate::memory::physical::FakeMemory;
 use crate::platform::acpi::tests::{seal, table};
 use proptest::prelude::*;
 
-fn structure(kind: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn structure(kind: u16, body: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes(), &(body.len() as u16 + 4).to_le_bytes(), body].concat()
 }
 
 fn drhd(flags: u8, registers: u64, scopes: &[u8]) -> Vec<u8> {
+    drhd_of(0, flags, registers, scopes)
+}
+
+pub(crate) fn drhd_of(segment: u8, flags: u8, registers: u64, scopes: &[u8]) -> Vec<u8> {
+    let start = [flags, 0, segment, 0];
     structure(
         kind::DRHD,
-        &[&[flags, 0, 0, 0], registers.to_le_bytes().as_slice(), scopes].concat(),
+        &[&start, registers.to_le_bytes().as_slice(), scopes].concat(),
     )
 }
 
-fn rmrr(base: u64, limit: u64, scopes: &[u8]) -> Vec<u8> {
+pub(crate) fn rmrr(base: u64, limit: u64, scopes: &[u8]) -> Vec<u8> {
     let body = [
         &[0, 0, 1, 0],
         base.to_le_bytes().as_slice(),
@@ -28,14 +33,14 @@ fn rmrr(base: u64, limit: u64, scopes: &[u8]) -> Vec<u8> {
 /// Function 1f.2 on bus 0, and I/O APIC 0 as bus ff device 0.
 const SCOPES: [u8; 16] = [1, 8, 0, 0, 0, 0, 0x1f, 2, 3, 8, 0, 0, 0, 0xff, 0, 0];
 
-fn bytes(structures: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn bytes(structures: &[Vec<u8>]) -> Vec<u8> {
     let mut body = vec![47, 0b11];
     body.resize(12, 0);
     body.extend(structures.concat());
     table(b"DMAR", &body)
 }
 
-fn read(table: Vec<u8>) -> Result<Dmar, AcpiError> {
+pub(crate) fn read(table: Vec<u8>) -> Result<Dmar, AcpiError> {
     Dmar::read(Part::table(
         FakeMemory::default().put(0x1000, table),
         Spa(0x1000),

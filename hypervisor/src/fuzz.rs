@@ -164,18 +164,26 @@ pub(crate) fn calls() -> Vec<Call<Guest>> {
                     output.fill(index as u8);
                     guest.answer()
                 }),
-                Form::Batch(element, _) => Form::Batch(element, |guest, header, elements| {
-                    guest.seen.push((header.to_vec(), elements.to_vec(), 0));
-                    let answers = (0..elements.len() / 8).map(|_| guest.answer());
-                    let answers: Vec<_> = answers.collect();
-                    match answers.iter().position(|answer| answer.is_err()) {
-                        Some(done) => (done as u16, answers[done]),
-                        None => (answers.len() as u16, Ok(())),
-                    }
-                }),
+                Form::Batch(8, _) => Form::Batch(8, batch::<8>),
+                Form::Batch(32, _) => Form::Batch(32, batch::<32>),
+                Form::Batch(element, _) => panic!("no batch of elements of {element} bytes is known here"),
             },
         })
         .collect()
+}
+
+/// Takes elements of `SIZE` bytes, and answers for each.
+fn batch<const SIZE: usize>(
+    guest: &mut Guest,
+    header: &[u8],
+    elements: &[u8],
+) -> (u16, Result<(), HvStatus>) {
+    guest.seen.push((header.to_vec(), elements.to_vec(), 0));
+    let answers: Vec<_> = (0..elements.len() / SIZE).map(|_| guest.answer()).collect();
+    match answers.iter().position(|answer| answer.is_err()) {
+        Some(done) => (done as u16, answers[done]),
+        None => (answers.len() as u16, Ok(())),
+    }
 }
 
 fn whole(guest: &mut Guest, input: &[u8], output: &mut [u8]) -> Result<(), HvStatus> {

@@ -2,7 +2,7 @@
 //!
 //! When a disk answers is up to the host, and with it how many reads one interrupt ends: with 32 under way that alone makes a
 //! difference of 4 % from run to run, with the IOMMU and without. So the disk is one of QEMU's that answers at once (`null-co`), and
-//! of several runs the median counts. The network's other end is QEMU itself, which answers a ping within the instruction that sends it.
+//! of several runs the median counts.
 
 use anyhow::Result;
 use serde_json::Value;
@@ -13,17 +13,13 @@ use crate::machine::Machine;
 use crate::outcome::{ExitKind, Outcome};
 
 const DISK: &str = "disk bench nvme1 --json";
-const NETWORK: &str = "root network --wait";
-const PING: &str = "root ping 10.0.2.2 --count 300 --interval 0 --timeout 60 --json";
 const DEPOSIT: &str = "hv bench deposit --json";
 const INTERRUPT: &str = "hv bench device-interrupt --json";
 
-/// Most that a read or a frame may cost with translation, of what it costs without.
+/// Most that a read may cost with translation, of what it costs without.
 const MOST: f64 = 1.03;
-/// Runs of the disk's benchmark on each machine.
+/// Runs on each machine.
 const RUNS: usize = 9;
-/// Runs of the network's.
-const PING_RUNS: usize = 5;
 
 /// A machine that counts instructions, with a disk that answers at once and an `edu` device.
 fn machine(iommu: bool) -> Machine {
@@ -47,40 +43,21 @@ fn median(outcome: &Outcome, command: &str) -> Option<f64> {
     document["benchmarks"].as_array()?.first()?["median_ticks"].as_f64()
 }
 
-/// The median of what `figure` finds in the replies of a machine, in nanoseconds, which are instructions.
-fn median_of(outcome: &Outcome, figure: impl Fn(&Value) -> Option<f64>) -> Option<f64> {
+/// What a read of 4 KiB takes of the processor, with so many under way: the median of the runs.
+fn disk_read(outcome: &Outcome, depth: u32) -> Option<f64> {
     let documents = outcome.serial.lines().filter_map(|line| {
         let line = line.trim();
         line.starts_with('{')
             .then(|| serde_json::from_str::<Value>(line).ok())?
     });
-    let mut taken: Vec<f64> = documents.filter_map(|document| figure(&document)).collect();
+    let taken = documents.filter_map(|document| {
+        // The hypervisor's part is in it.
+        let path = format!("benchmarks/name=read-4k-qd{depth}/run_time_ns");
+        look_up(&document, &path).and_then(Value::as_f64)
+    });
+    let mut taken: Vec<f64> = taken.collect();
     taken.sort_by(f64::total_cmp);
     taken.get(taken.len() / 2).copied()
-}
-
-/// What a read of 4 KiB takes of the processor, the hypervisor's part included, with so many under way.
-fn disk_read(outcome: &Outcome, depth: u32) -> Option<f64> {
-    let path = format!("benchmarks/name=read-4k-qd{depth}/run_time_ns");
-    median_of(outcome, |document| look_up(document, &path)?.as_f64())
-}
-
-/// What a frame to the next router and its answer take of the processor, the root's stack and the hypervisor's part included.
-fn frames(outcome: &Outcome) -> Option<f64> {
-    median_of(outcome, |document| {
-        let all = document["sent"].as_u64()? == document["answered"].as_u64()?;
-        document["run_time_ns"].as_f64().filter(|_| all)
-    })
-}
-
-/// The commands whose replies are compared.
-fn compared(machine: &Machine) -> Result<Outcome> {
-    machine
-        .clone()
-        .exec(&[DISK; RUNS])
-        .exec(&[NETWORK])
-        .exec(&[PING; PING_RUNS])
-        .run()
 }
 
 /// The rows, and the end of the last machine.
@@ -92,11 +69,12 @@ pub fn measure() -> Result<(Vec<Row>, Outcome)> {
         unit: "instructions".to_owned(),
         at_most,
     };
-    let without = compared(&machine(false))?;
+    let runs = [DISK; RUNS];
+    let without = machine(false).exec(&runs).run()?;
     if without.status != ExitKind::Success {
         return Ok((Vec::new(), without));
     }
-    let with = compared(&machine(true).exec(&[DEPOSIT, INTERRUPT]))?;
+    let with = machine(true).exec(&[DEPOSIT, INTERRUPT]).exec(&runs).run()?;
     let mut rows = vec![
         row("deposit of 512 pages", median(&with, DEPOSIT), Some(60_000.0)),
         row(
@@ -105,14 +83,14 @@ pub fn measure() -> Result<(Vec<Row>, Outcome)> {
             Some(1_200.0),
         ),
     ];
-    let mut compare = |name: &str, figure: &dyn Fn(&Outcome) -> Option<f64>| {
-        let base = figure(&without);
+    for (depth, name) in [
+        (1, "NVMe read of 4 KiB, one"),
+        (32, "NVMe read of 4 KiB, one of 32"),
+    ] {
+        let base = disk_read(&without, depth);
         rows.push(row(&format!("{name}; no IOMMU"), base, None));
         let most = base.map(|base| (base * MOST).floor());
-        rows.push(row(name, figure(&with), most));
-    };
-    compare("NVMe read of 4 KiB, one", &|outcome| disk_read(outcome, 1));
-    compare("NVMe read of 4 KiB, one of 32", &|outcome| disk_read(outcome, 32));
-    compare("frame out by e1000e, and one in", &frames);
+        rows.push(row(name, disk_read(&with, depth), most));
+    }
     Ok((rows, with))
 }

@@ -17,6 +17,7 @@ use core::cell::RefCell;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Waker};
+use vmbus::fuzz::Input;
 use vmbus::protocol::id::GpadlId;
 use vmbus::protocol::network::Mac;
 use vmbus::protocol::network::nvsp::{self, MessageType, RndisChannel, Status};
@@ -38,29 +39,6 @@ const PART: usize = 2048;
 /// Tasks that run at once.
 const TASKS: usize = 8;
 
-/// The bytes of a fuzzer, taken from the front; zeroes when they are used up.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((byte, rest)) => {
-                self.0 = rest;
-                *byte
-            }
-            None => 0,
-        }
-    }
-
-    fn small(&mut self, below: usize) -> usize {
-        usize::from(self.byte()) % below.max(1)
-    }
-
-    fn number(&mut self) -> u32 {
-        u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
-    }
-}
-
 struct Bell;
 
 impl Doorbell for Bell {
@@ -74,7 +52,7 @@ type Slot = Rc<RefCell<Option<Arc<Card>>>>;
 
 /// A host that lies, against a card. Returns how many frames came all the same.
 pub fn host(data: &[u8]) -> usize {
-    let mut input = Input(data);
+    let mut input = Input::new(data);
     let Ok((guest, host, hand)) = channel(RINGS.into()) else {
         return 0;
     };
@@ -114,16 +92,16 @@ pub fn host(data: &[u8]) -> usize {
     let mut tasks = vec![open(&queue, &shared, settings, &slot)];
     let (mut frames, mut bytes) = (0, vec![0; 70_000]);
     let mut context = Context::from_waker(Waker::noop());
-    while !input.0.is_empty() {
-        match input.small(64) {
+    while !input.is_empty() {
+        match input.index(64) {
             0..2 if tasks.len() < TASKS => tasks.extend(task(&mut input, &slot)),
-            2 if tasks.len() > 1 => drop(tasks.swap_remove(input.small(tasks.len()))),
+            2 if tasks.len() > 1 => drop(tasks.swap_remove(input.index(tasks.len()))),
             3 => {
-                let which = [Which::FromGuest, Which::FromHost][input.small(2)];
+                let which = [Which::FromGuest, Which::FromHost][input.index(2)];
                 // One time in eight, a word of the control page; otherwise bytes of packets.
-                let at = match input.small(8) {
-                    0 => input.small(32),
-                    _ => PAGE + input.number() as usize % PAGE,
+                let at = match input.index(8) {
+                    0 => input.index(32),
+                    _ => PAGE + input.word() as usize % PAGE,
                 };
                 hand.poke(which, at, input.byte());
             }
@@ -166,13 +144,13 @@ fn open(queue: &Arc<Queue>, shared: &Shared, settings: Settings, slot: &Slot) ->
 /// Something that a guest does with its card, once it has it.
 fn task(input: &mut Input<'_>, slot: &Slot) -> Option<Task> {
     let card = slot.borrow().clone()?;
-    let length = input.number() as usize % 20_000;
+    let length = input.word() as usize % 20_000;
     let beside = Beside {
         tag: (input.byte() & 1 != 0).then_some(0x2001),
         fill_checksums: input.byte() & 1 != 0,
         cut: input.byte() & 1 != 0,
     };
-    Some(match input.small(6) {
+    Some(match input.index(6) {
         0 => Box::pin(async move {
             let _ = card.set_filter(PacketFilter::DIRECTED).await;
         }),
@@ -208,11 +186,11 @@ impl Liar {
     /// Takes what has come, and says something.
     fn answer(&mut self, input: &mut Input<'_>) {
         self.take();
-        let which = match input.small(8) {
-            0 => input.small(self.asked.len()),
+        let which = match input.index(8) {
+            0 => input.index(self.asked.len()),
             _ => 0,
         };
-        if input.small(3) == 0 || self.asked.is_empty() {
+        if input.index(3) == 0 || self.asked.is_empty() {
             return self.frame(input);
         }
         let (mut transaction, message, carried) = self.asked.remove(which);
@@ -233,9 +211,9 @@ impl Liar {
             _ => agreed(message_type, &message),
         };
         let (mut kind, mut length) = (PacketType::COMPLETION, answer.len());
-        match input.small(80) {
-            0 => answer[input.small(32)] = input.byte(),
-            1 => length = input.small(length),
+        match input.index(80) {
+            0 => answer[input.index(32)] = input.byte(),
+            1 => length = input.index(length),
             2 => transaction = transaction.wrapping_add(u64::from(input.byte()) << 16),
             3 => transaction ^= NO_SLOT,
             4 => kind = PacketType(input.byte().into()),
@@ -287,18 +265,18 @@ impl Liar {
             let message = Message::new(rndis::MessageType::INITIALIZE_COMPLETE, &answer, &[]);
             return self.put(input, message);
         };
-        let status = match input.small(24) {
-            0 => rndis::Status(input.number()),
+        let status = match input.index(24) {
+            0 => rndis::Status(input.word()),
             _ => rndis::Status::SUCCESS,
         };
         let number = request.request;
         let message = match message_type {
             rndis::MessageType::QUERY => {
                 let mut value = value(request.oid);
-                match input.small(40) {
-                    0 => value.truncate(input.small(8)),
+                match input.index(40) {
+                    0 => value.truncate(input.index(8)),
                     1 if !value.is_empty() => {
-                        let at = input.small(value.len());
+                        let at = input.index(value.len());
                         value[at] = input.byte();
                     }
                     _ => {}
@@ -306,8 +284,8 @@ impl Liar {
                 let answer = rndis::QueryComplete {
                     request: number,
                     status,
-                    length: value.len() as u32 + u32::from(input.small(40) == 0) * input.number(),
-                    offset: 16 + u32::from(input.small(40) == 0) * input.number(),
+                    length: value.len() as u32 + u32::from(input.index(40) == 0) * input.word(),
+                    offset: 16 + u32::from(input.index(40) == 0) * input.word(),
                 };
                 Message::new(rndis::MessageType::QUERY_COMPLETE, &answer, &value)
             }
@@ -324,7 +302,7 @@ impl Liar {
 
     fn put(&mut self, input: &mut Input<'_>, message: Option<Message>) {
         let Some(message) = message else { return };
-        let at = input.small(RECEIVE) * PAGE;
+        let at = input.index(RECEIVE) * PAGE;
         let _ = self.shared.receive.copy_from(at, message.as_bytes());
         let range = TransferRange {
             byte_count: message.as_bytes().len() as u32,
@@ -335,7 +313,7 @@ impl Liar {
 
     /// A frame, in one piece or in several, or what looks like one; or news of the link.
     fn frame(&mut self, input: &mut Input<'_>) {
-        let count = 1 + input.small(4);
+        let count = 1 + input.index(4);
         let mut ranges = Vec::new();
         for number in 0..count {
             let first = if number == 0 { Fragment::FIRST } else { 0 };
@@ -343,44 +321,44 @@ impl Liar {
             let fragment = Fragment::new(first | last, 1);
             let infos = [
                 Info::new(InfoType::FRAGMENT, fragment.0),
-                Info::new(InfoType(input.small(10) as u32), input.byte().into()),
-                Info::new(InfoType(input.number()), input.number()),
+                Info::new(InfoType(input.index(10) as u32), input.byte().into()),
+                Info::new(InfoType(input.word()), input.word()),
             ];
             let skip = usize::from(count == 1);
-            let infos = &infos[skip..skip + input.small(3 - skip) + 1 - skip];
+            let infos = &infos[skip..skip + input.index(3 - skip) + 1 - skip];
             let length = 14 + input.byte() as usize * 6;
             let (header, packet) = packet_header(length, infos);
             let mut bytes = [header.as_bytes(), packet.as_bytes(), infos.as_bytes()].concat();
             bytes.resize(bytes.len() + length, input.byte());
-            if input.small(8) == 0 {
-                let at = input.small(54);
+            if input.index(8) == 0 {
+                let at = input.index(54);
                 let lie = if input.byte() & 1 == 0 {
-                    input.number()
+                    input.word()
                 } else {
                     input.byte().into()
                 };
                 bytes[at..at + 4].copy_from_slice(&lie.to_le_bytes());
             }
-            let at = input.small(RECEIVE * PAGE / PART) * PART;
+            let at = input.index(RECEIVE * PAGE / PART) * PART;
             let _ = self.shared.receive.copy_from(at, &bytes);
             ranges.push(TransferRange {
                 byte_count: bytes.len() as u32,
                 byte_offset: at as u32,
             });
         }
-        if input.small(16) == 0 {
-            let lie = input.number();
+        if input.index(16) == 0 {
+            let lie = input.word();
             let range = &mut ranges[0];
             match input.byte() & 1 {
                 0 => range.byte_count = lie,
                 _ => range.byte_offset = lie,
             }
         }
-        let channel = match input.small(16) {
+        let channel = match input.index(16) {
             0 => RndisChannel::CONTROL,
             1 => {
                 let told = rndis::IndicateStatus {
-                    status: [rndis::Status::MEDIA_CONNECT, rndis::Status::MEDIA_DISCONNECT][input.small(2)],
+                    status: [rndis::Status::MEDIA_CONNECT, rndis::Status::MEDIA_DISCONNECT][input.index(2)],
                     length: 0,
                     offset: 0,
                 };
@@ -399,11 +377,11 @@ impl Liar {
             part_length: 0,
         };
         let message = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
-        let set = match input.small(64) {
+        let set = match input.index(64) {
             0 => input.byte().into(),
             _ => nvsp::RECEIVE_BUFFER_ID,
         };
-        let flags = match input.small(16) {
+        let flags = match input.index(16) {
             0 => PacketFlags::empty(),
             _ => PacketFlags::COMPLETION_REQUESTED,
         };

@@ -67,7 +67,7 @@ pub(in super::super) fn run(invocation: &Invocation<'_>) -> Outcome {
             ("memory_bytes", "memory", Value::Bytes(machine.memory)),
             (
                 "hypervisor_bytes",
-                "  and in hypervisor",
+                "  hypervisor",
                 machine.kept.map_or(Value::None, Value::Bytes),
             ),
             ("kernel", "kernel", Value::text(&machine.kernel)),

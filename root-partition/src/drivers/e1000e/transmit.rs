@@ -96,7 +96,7 @@ impl TransmitRing {
         let card_cuts = cut_by_card(frame);
         let mut result = Ok(0);
         let done = segment::pieces(frame, cut_tag, card_cuts, |piece| {
-            let pushed = self.push_piece(frame, &piece, tag);
+            let pushed = self.push_piece(frame, piece, tag);
             match (pushed, &mut result) {
                 (Ok(()), Ok(count)) => *count += 1,
                 (Err(error), result) => *result = Err(error),

@@ -113,7 +113,7 @@ fn a_guest_that_reports_its_end_powers_off_and_one_that_is_stuck_is_killed() -> 
     assert!(world.console_of("panic")?.contains("as the command line asks"));
     for name in ["stuck", "halted"] {
         world.start(name)?;
-        world.wait_said(name, &format!("hello: {name}\n"))?;
+        world.wait_said(name, &format!("hello: {name}"))?;
         world.goes_on("witness")?;
         world.text(&format!("vm kill {name}"))?;
         assert_eq!(world.state(name)?, "off");

@@ -45,7 +45,7 @@ fn spinning(world: &mut World, names: &[&str]) -> Result<()> {
         world.start(name)?;
     }
     for name in names {
-        world.wait_said(name, "hello: stuck\n")?;
+        world.wait_said(name, "hello: stuck")?;
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn a_halted_machine_costs_nothing() -> Result<()> {
     ];
     let mut world = World::boot(machine(), &descriptions)?;
     world.start("halted")?;
-    world.wait_said("halted", "hello: halted\n")?;
+    world.wait_said("halted", "hello: halted")?;
     spinning(&mut world, &["busy"])?;
     let (run, _) = shares(&mut world, &["halted", "busy"])?;
     assert!(run[0] < WATCHED / 1000, "{run:?}");

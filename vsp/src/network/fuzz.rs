@@ -134,6 +134,10 @@ pub fn provider(data: &[u8]) {
     let frames = two.frames();
     assert_eq!(frames.last().unwrap().0, sent);
     assert!(two.is_whole());
+    // A card and its wire hold each other for as long as it is plugged in.
+    for guest in [&one, &two, &three] {
+        guest.nic.plug(None);
+    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Layout {
 }
 
 /// Fills in the checksum of the IPv4 header, whatever the packet is; other frames are left alone.
-pub fn fill_ipv4(head: &mut [u8]) {
+fn fill_ipv4(head: &mut [u8]) {
     let Some(header) = FrameHeader::read(head, None).filter(|header| header.ethertype == ETHERTYPE_IPV4)
     else {
         return;

@@ -37,6 +37,13 @@ const BEATS_A_TIME: u64 = 3;
 /// Beats between two questions what a guest is.
 const BEATS_A_QUESTION: u64 = 5;
 
+/// For so long a card is to be quiet before it goes: Linux hears of the link two seconds after the last change at the latest.
+const CALM: Duration = Duration::from_millis(2200);
+/// After so long it goes anyhow.
+const CALM_AT_LAST: Duration = Duration::from_secs(8);
+/// Between two looks whether it is.
+const CALM_STEP: Duration = Duration::from_millis(50);
+
 /// A clock that a guest is told: `None` while there is none to tell.
 type Clock = Box<dyn FnMut() -> Moment + Send>;
 
@@ -144,17 +151,23 @@ impl Devices {
         Ok(index)
     }
 
-    /// Takes a network card away: out of its port at once, off the bus when the guest has let go of it.
-    pub async fn detach_card<H: Host>(&self, index: usize, bus: &Bus<H>) -> Result<(), MachineError> {
-        let network = {
+    /// Takes a network card away: out of its port at once, off the bus when nothing is under way any more, or the guest does not care.
+    pub async fn detach_card<H: Host>(
+        &self,
+        host: &H,
+        index: usize,
+        bus: &Bus<H>,
+    ) -> Result<(), MachineError> {
+        let (card, network) = {
             let mut networks = self.networks.lock();
             let place = networks.iter().position(|(card, _)| card.index == index);
             let place = place.ok_or(MachineError::NoCard(index))?;
             let (card, network) = networks.remove(place);
             card.unplug();
-            network
+            (card, network)
         };
         if let Some(id) = bus.find(&network.offer()) {
+            calm(host, &card).await;
             bus.remove(id).await;
         }
         Ok(())
@@ -198,6 +211,23 @@ impl Devices {
 impl Drop for Devices {
     fn drop(&mut self) {
         self.hurry.raise();
+    }
+}
+
+/// Waits until the guest has heard that the cable is out and has ended what it had under way: a stock Linux driver that has not when its
+/// channel is rescinded hangs for ever.
+async fn calm<H: Host>(host: &H, card: &Card) {
+    let steps = |time: Duration| time.as_millis() / CALM_STEP.as_millis();
+    let mut quiet = 0;
+    for _ in 0..steps(CALM_AT_LAST) {
+        if card.nic().open_channels() == 0 {
+            return;
+        }
+        host.sleep(CALM_STEP).await;
+        quiet = if card.nic().is_quiet() { quiet + 1 } else { 0 };
+        if quiet == steps(CALM) {
+            return;
+        }
     }
 }
 

@@ -182,7 +182,8 @@ impl<H: Host> Networks for Worker<H> {
             let devices = self.devices(machine)?;
             let child = self.child(machine)?;
             let bus = child.bus().ok_or_else(|| no_bus(machine))?;
-            devices.detach_card(index, bus).await.map_err(SystemError::new)
+            let detached = devices.detach_card(&child.host, index, bus).await;
+            detached.map_err(SystemError::new)
         })
     }
 

@@ -1,8 +1,9 @@
 //! Frames into a guest's receive buffer, and the packets that tell it of them.
 
 use super::frame::Frame;
-use super::nic::{Nic, Queue};
+use super::nic::Nic;
 use super::pool::Lease;
+use super::queue::Queue;
 use super::segment::{self, Content};
 use super::setup::Offloads;
 use super::wire::{Endpoint, NoRoom};

@@ -29,6 +29,7 @@ mod guest;
 pub mod link;
 pub mod nic;
 pub mod pool;
+mod queue;
 pub mod segment;
 pub mod setup;
 pub mod steer;

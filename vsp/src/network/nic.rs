@@ -4,6 +4,7 @@ use super::control::{Control, MAX_LARGE_SEND};
 use super::deliver::Receiving;
 use super::link::Link;
 use super::pool::Pool;
+use super::queue::{Answer, Incoming, Queue};
 use super::setup::{Change, Reply, SEND_PART, Setup};
 use super::steer::Steering;
 use super::transmit::Outgoing;
@@ -24,8 +25,8 @@ use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RndisChannel, S
 use vmbus::protocol::network::rndis::{self, Message};
 use vmbus::protocol::network::scale::MAX_CHANNELS;
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
-use vmbus::ring::{self, Packet, PacketFlags, PacketType, RingError};
-use zerocopy::{FromBytes, IntoBytes};
+use vmbus::ring::{self, Packet, PacketType, RingError};
+use zerocopy::FromBytes;
 
 /// Messages for the guest that wait for room, at most; a guest that asks without listening gets no more answers.
 const MAX_WAITING: usize = 64;
@@ -71,25 +72,6 @@ pub struct Counters {
     pub no_room: AtomicU64,
     /// What made no sense: packets, completions, frames.
     pub refused: AtomicU64,
-}
-
-pub(super) struct Queue {
-    pub(super) link: Arc<dyn Link>,
-    pub(super) outgoing: Mutex<ring::Writer>,
-    incoming: Mutex<Incoming>,
-}
-
-struct Incoming {
-    reader: ring::Reader,
-    /// Completions that found no room: transaction and message.
-    answers: VecDeque<(u64, Answer)>,
-}
-
-enum Answer {
-    /// What became of a packet.
-    Sent(Status),
-    Message(Box<[u8; nvsp::MESSAGE_SIZE]>),
-    Empty,
 }
 
 /// What frames of the guest need, as it was when the card's state was at `change`; so that not each of them takes the lock.
@@ -185,6 +167,23 @@ impl Nic {
         self.send_waiting();
     }
 
+    /// Whether nothing is under way between the guest and its card: nothing waits in a ring, and no part of the receive buffer is lent.
+    /// A guest that has broken a ring does not count.
+    ///
+    /// A card is to be taken off the bus in such a moment: Linux stops listening to a channel that is rescinded, and its driver then
+    /// waits for ever for the completions that it has missed.
+    pub fn is_quiet(&self) -> bool {
+        let told = self.state.lock().messages.is_empty();
+        let given_back = self
+            .pool
+            .lock()
+            .as_ref()
+            .is_none_or(|pool| pool.free() == pool.parts());
+        let queues = self.queues.lock().clone();
+        let mut queues = queues.iter().flatten();
+        queues.all(|queue| queue.is_quiet().unwrap_or(true)) && told && given_back
+    }
+
     /// Takes the link down, or up again. The guest is told.
     pub fn set_link(&self, up: bool) {
         let mut state = self.state.lock();
@@ -200,14 +199,7 @@ impl Nic {
         if index == 0 {
             self.reset();
         }
-        let queue = Queue {
-            link,
-            outgoing: Mutex::new(rings.outgoing),
-            incoming: Mutex::new(Incoming {
-                reader: rings.incoming,
-                answers: VecDeque::new(),
-            }),
-        };
+        let queue = Queue::new(rings, link);
         let mut queues = self.queues.lock();
         let index = usize::from(index);
         if index < usize::from(self.settings.queues) {
@@ -594,55 +586,6 @@ impl State {
         };
         self.messages
             .extend(Message::new(rndis::MessageType::INDICATE_STATUS, &told, &[]));
-    }
-}
-
-impl Queue {
-    /// Sends completions as far as there is room; whether all went.
-    fn answer(&self, answers: &mut VecDeque<(u64, Answer)>) -> Result<bool, RingError> {
-        if answers.is_empty() {
-            return Ok(true);
-        }
-        let mut outgoing = self.outgoing.lock();
-        loop {
-            let mut full = None;
-            let mut batch = outgoing.batch()?;
-            while let Some((transaction, answer)) = answers.front() {
-                let complete;
-                let bytes = match answer {
-                    Answer::Sent(status) => {
-                        complete = nvsp::RndisComplete {
-                            message_type: MessageType::SEND_RNDIS_PACKET_COMPLETE,
-                            complete: nvsp::RndisPacketComplete { status: *status },
-                        };
-                        complete.as_bytes()
-                    }
-                    Answer::Message(message) => message.as_slice(),
-                    Answer::Empty => &[],
-                };
-                match batch.push(
-                    PacketType::COMPLETION,
-                    *transaction,
-                    PacketFlags::empty(),
-                    &[bytes],
-                ) {
-                    Ok(()) => drop(answers.pop_front()),
-                    Err(RingError::Full { needed }) => {
-                        full = Some(needed);
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if batch.commit().is_needed() {
-                self.link.signal();
-            }
-            match full {
-                None => return Ok(true),
-                Some(needed) if outgoing.request_space(needed)? => {}
-                Some(_) => return Ok(false),
-            }
-        }
     }
 }
 

@@ -86,6 +86,27 @@ fn a_frame_crosses_send_from_pages_and_from_the_send_buffer() {
 }
 
 #[test]
+fn a_card_is_quiet_when_each_side_has_taken_and_given_back_what_it_got() {
+    let (mut one, mut two, _wire) = pair(Version::V5, 1500);
+    assert!(one.nic.is_quiet() && two.nic.is_quiet());
+    let sent = frame(mac(2), mac(1), 60);
+    one.send_from_part(3, &packet(&sent, &[]));
+    assert!(one.nic.is_quiet() && !two.nic.is_quiet());
+    two.gives_back = false;
+    two.run();
+    assert!(!two.nic.is_quiet());
+    one.nic.plug(None);
+    assert!(!one.nic.is_quiet());
+    one.run();
+    assert!(one.nic.is_quiet());
+    let body = nvsp::message(MessageType(0), &[0_u8; 4]);
+    let _ = one.ring.outgoing.send(1, PacketFlags::empty(), &[&body]).unwrap();
+    assert!(!one.nic.is_quiet());
+    one.nic.close(0);
+    assert!(one.nic.is_quiet());
+}
+
+#[test]
 fn several_frames_in_one_message_all_go() {
     let (mut one, mut two, _wire) = pair(Version::V5, 1500);
     let sent = [60, 61, 62].map(|length| frame(mac(2), mac(1), length));

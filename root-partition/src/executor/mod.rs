@@ -20,7 +20,7 @@ use crate::processor::local;
 use core::sync::atomic::Ordering;
 
 pub use async_task::Task;
-pub use local_task::spawn_local;
+pub use local_task::{spawn_here, spawn_local};
 pub use queue::{spawn, spawn_on, task_count};
 
 /// Tasks that run before the loop looks at interrupts again.

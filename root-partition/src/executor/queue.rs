@@ -65,7 +65,8 @@ pub fn task_count() -> u64 {
     TASKS.load(Ordering::Relaxed)
 }
 
-fn start_task<F>(future: F, target: &'static Local) -> Task<F::Output>
+/// Starts `future` as a task of the processor `target`.
+pub(super) fn start_task<F>(future: F, target: &'static Local) -> Task<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {

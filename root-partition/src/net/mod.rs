@@ -13,6 +13,7 @@
 //! | [`gateway`] | the way out for guests: DHCP, name servers, address translation, port forwards |
 //! | [`uplink`] | a physical card in its port |
 //! | [`host_port`] | the root in its port |
+//! | [`ping`] | ICMP echo requests of the root |
 //! | [`stack`] | the root's TCP/IP stack |
 //! | [`switches`] | switches that people make and forget |
 
@@ -20,6 +21,7 @@ pub mod capture;
 pub mod config;
 pub mod gateway;
 pub mod host_port;
+mod ping;
 mod shell;
 pub mod stack;
 pub mod start;

@@ -1,17 +1,16 @@
 //! The root's TCP/IP stack on its port of the external switch: `embassy-net`, with an address by DHCP.
 
 use super::host_port::{HostPort, StackDriver};
+use super::ping::ping;
 use crate::executor;
 use crate::processor::random;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use embassy_futures::join::join3;
+use embassy_futures::join::join;
 use embassy_futures::select::select;
 use embassy_net::dns::DnsQueryType;
-use embassy_net::icmp::PacketMetadata;
-use embassy_net::icmp::ping::{PingError, PingManager, PingParams};
 use embassy_net::{Config, DhcpConfig, IpAddress, Stack, StackResources};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::channel::Channel;
@@ -27,10 +26,6 @@ const HOST_NAME: &str = "partita";
 const LOOK: Duration = Duration::from_secs(5);
 /// Requests that wait for the stack at most.
 const REQUESTS: usize = 4;
-/// Bytes of a ping's payload.
-const PAYLOAD: [u8; 56] = *b"abcdefghijklmnopqrstuvwabcdefghijklmnopqrstuvwabcdefghij";
-/// Bytes of a ping's buffers.
-const PING_BUFFER: usize = 256;
 /// How long a name server may take.
 const NAME_LIMIT: Duration = Duration::from_secs(15);
 
@@ -59,7 +54,7 @@ pub enum PingFailure {
     /// There is no way there.
     #[error("there is no route to it")]
     NoRoute,
-    /// The stack could not send.
+    /// The stack has no socket for it.
     #[error("the request could not be sent")]
     NotSent,
     /// The name servers do not know the name.
@@ -149,12 +144,9 @@ impl RootStack {
             resources,
             u64::from_le_bytes(seed),
         );
-        join3(
-            runner.run(),
-            self.watch_address(stack, watcher),
-            self.serve(stack),
-        )
-        .await;
+        // Whoever uses a socket wakes the runner: in one task they would wake each other for ever.
+        executor::spawn_here(async move { runner.run().await }).detach();
+        join(self.watch_address(stack, watcher), self.serve(stack)).await;
     }
 
     async fn watch_address(&self, stack: Stack<'static>, watcher: Watcher) {
@@ -182,20 +174,12 @@ impl RootStack {
     }
 
     async fn serve(&self, stack: Stack<'static>) {
-        let (mut rx, mut tx) = ([0; PING_BUFFER], [0; PING_BUFFER]);
-        let (mut rx_meta, mut tx_meta) = ([PacketMetadata::EMPTY; 2], [PacketMetadata::EMPTY; 2]);
-        let mut pings = PingManager::new(stack, &mut rx_meta, &mut rx, &mut tx_meta, &mut tx);
+        let mut ident = 0_u16;
         loop {
             match self.requests.receive().await {
                 Request::Ping(target, limit, reply) => {
-                    let mut parameters = PingParams::new(target);
-                    parameters
-                        .set_payload(&PAYLOAD)
-                        .set_count(1)
-                        .set_timeout(limit)
-                        .set_rate_limit(Duration::from_ticks(0));
-                    let result = pings.ping(&parameters).await;
-                    reply.signal(result.map_err(failure));
+                    ident = ident.wrapping_add(1);
+                    reply.signal(ping(stack, ident, target, limit).await);
                 }
                 Request::Resolve(name, reply) => reply.signal(resolve(stack, &name).await),
             }
@@ -211,13 +195,5 @@ async fn resolve(stack: Stack<'_>, name: &str) -> Result<Ipv4Addr, PingFailure> 
             Some(IpAddress::Ipv4(address)) => Ok(*address),
             _ => Err(PingFailure::UnknownName),
         },
-    }
-}
-
-fn failure(error: PingError) -> PingFailure {
-    match error {
-        PingError::DestinationHostUnreachable => PingFailure::NoAnswer,
-        PingError::SocketSendError(_) => PingFailure::NoRoute,
-        _ => PingFailure::NotSent,
     }
 }

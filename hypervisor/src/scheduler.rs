@@ -121,10 +121,9 @@ fn choose(processor: &Processor, current: *const VpSlot) -> Choice {
         if shared.is_called_off() {
             shared.schedule.queued.store(false, Ordering::Relaxed);
             shared.schedule.waiting_since.store(0, Ordering::Relaxed);
-            // A timer ends a halt, and nothing else: what becomes due while the VP waits for its parent is seen to when it runs
-            // again. An alarm for that would ring for ever, and the parent could not answer.
-            if shared.state() == VpState::Halted && shared.suspended() == 0 {
-                until = until.min(shared.deadline.load(Ordering::Relaxed));
+            let deadline = shared.deadline.load(Ordering::Relaxed);
+            if let Some(alarm) = shared.state().alarm(shared.suspended(), deadline) {
+                until = until.min(alarm);
             }
             continue;
         }

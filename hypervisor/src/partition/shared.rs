@@ -65,6 +65,16 @@ pub enum VpState {
     Halted = 2,
 }
 
+impl VpState {
+    /// TSC at which the timer of a VP that does not run has to wake its LP, if the earliest is due at `deadline`.
+    ///
+    /// A timer ends a halt, and nothing else: what becomes due while the VP waits for its parent is seen to when it runs again. An alarm
+    /// for that would ring for ever, and the parent could not answer.
+    pub fn alarm(self, suspended: u8, deadline: u64) -> Option<u64> {
+        (self == Self::Halted && suspended == 0).then_some(deadline)
+    }
+}
+
 /// Why a VP does not run although its state would let it.
 pub mod suspension {
     /// Its parent has stopped it (`HvRegisterExplicitSuspend`).
@@ -544,5 +554,20 @@ impl Statistics {
     /// A counter's value.
     pub fn get(&self, counter: usize) -> u64 {
         self.counters[counter].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_halted_vp_that_nobody_has_suspended_is_woken_by_its_timer() {
+        assert_eq!(VpState::Halted.alarm(0, 7), Some(7));
+        for reason in [suspension::EXPLICIT, suspension::INTERCEPT, suspension::DELETED] {
+            assert_eq!(VpState::Halted.alarm(reason, 7), None);
+            assert_eq!(VpState::Runnable.alarm(reason, 7), None);
+        }
+        assert_eq!(VpState::WaitForStart.alarm(0, 7), None);
     }
 }

@@ -10,7 +10,6 @@ const GUEST: &str = "hard";
 #[test]
 fn it_has_its_devices_and_the_time_and_disks_come_and_go() -> Result<()> {
     let guest = Guest {
-        quiet: true,
         ..Guest::on_disk(GUEST, 2, "")
     };
     World::with(&guest, |world| {

@@ -17,7 +17,6 @@ const THREE_BOOTS: &str = "if [ -e /root/rebooted ]; then \
 #[test]
 fn its_system_on_a_disk_outlives_kexec_and_reboot() -> Result<()> {
     let guest = Guest {
-        quiet: true,
         ..Guest::on_disk("disk", 2, THREE_BOOTS)
     };
     World::with(&guest, |world| {

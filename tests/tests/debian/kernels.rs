@@ -16,7 +16,6 @@ fn value<'c>(console: &'c str, key: &str) -> Result<&'c str> {
 fn decompressed_it_is_entered_by_pvh_and_knows_the_time_at_once() -> Result<()> {
     let guest = Guest {
         kernel: VMLINUX,
-        quiet: true,
         ..Guest::new(
             "vmlinux",
             1,
@@ -50,7 +49,6 @@ fn decompressed_it_is_entered_by_pvh_and_knows_the_time_at_once() -> Result<()> 
 fn the_newest_kernel_of_the_release_comes_to_a_shell_on_its_disk() -> Result<()> {
     let debian = Debian::ensure_newest()?;
     let guest = Guest {
-        quiet: true,
         ..Guest::on_disk("newest", 2, "")
     };
     World::boot_kernel(&debian, core::slice::from_ref(&guest))?.try_with("newest", |world| {

@@ -43,7 +43,6 @@ fn its_second_processor_goes_and_comes_under_disk_load() -> Result<()> {
         grep_complaints()
     );
     let guest = Guest {
-        quiet: true,
         ..Guest::on_disk("processors", 2, &commands)
     };
     World::with(&guest, |world| {
@@ -77,11 +76,9 @@ fn it_does_not_notice_its_neighbours_kill_and_its_disk_is_whole_after_its_own() 
     );
     let guests = [
         Guest {
-            quiet: true,
             ..Guest::on_disk("victim", 2, &commands)
         },
         Guest {
-            quiet: true,
             more: "[[disk]]\nsource = \"ram:16MiB\"\n",
             ..Guest::new("neighbour", 1, NEIGHBOUR)
         },

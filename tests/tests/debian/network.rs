@@ -25,7 +25,6 @@ impl Pair<'_> {
         let script = format!("{SCRIPT}\ncomplaints() {{ {}; }}\n", grep_complaints());
         let guest = |name, commands, more| Guest {
             more,
-            quiet: true,
             script: Some(&script),
             ..Guest::new(name, self.processors, commands)
         };

@@ -62,7 +62,6 @@ fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwar
     );
     let guest = Guest {
         more: "[[network]]",
-        quiet: true,
         forwards: &[Forward::tcp(web, 8080), Forward::tcp(shell, 2222)],
         ..Guest::new("web", 1, &commands)
     };
@@ -140,7 +139,6 @@ fn a_guest_is_reached_by_ssh_talks_to_a_neighbour_of_ours_and_tells_its_address(
     let port = free_port()?;
     let guest = Guest {
         more: "[[network]]",
-        quiet: true,
         forwards: &[Forward::tcp(port, 2222)],
         ..Guest::on_disk("ssh", 2, SSH_SERVER)
     };

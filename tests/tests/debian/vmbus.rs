@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::world::{Guest, World, complaints};
 
-/// The bus driver finds its bus, and drivers of devices come and go.
+/// The bus driver finds its bus, and drivers of devices come and go; the kernel prints what they say.
 const LOAD: &str = "dmesg -n 7; \
     modprobe hv_vmbus; echo loaded_$((1))=$?; \
     echo interrupts_$((1))=$(grep HYP: /proc/interrupts); \
@@ -25,7 +25,6 @@ const LOAD_AND_UNLOAD: &str = "modprobe hv_vmbus; rmmod hv_vmbus; echo unloaded_
 fn its_bus_driver_goes_and_comes_again() -> Result<()> {
     let guest = Guest {
         more: "[enlightenments]\nsynthetic_timers = false\n",
-        quiet: true,
         ..Guest::new("bus", 1, LOAD_AND_UNLOAD)
     };
     World::with(&guest, |world| {

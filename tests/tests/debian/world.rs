@@ -13,6 +13,9 @@ use xtask::{Forward, Machine};
 
 /// How long the machine may print nothing: a boot, on a host that is busy with other things.
 const SILENCE: Duration = Duration::from_secs(600);
+/// Seconds that a guest may take for something. It is less than [`SILENCE`], after which the machine would be given up, and could not be
+/// asked what its guests wait for.
+const PATIENCE: u32 = 540;
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -58,8 +61,9 @@ pub(crate) struct Guest<'a> {
     pub(crate) on_disk: bool,
     /// The kernel's file in the boot archive.
     pub(crate) kernel: &'a str,
-    /// The kernel keeps its log to itself, which saves most of a boot's time: [`World::ensure_no_complaints_in`] reads it.
-    pub(crate) quiet: bool,
+    /// The kernel prints its log while it boots, which takes most of the time. Others keep it to themselves: `dmesg` tells it, or
+    /// [`World::ensure_no_complaints_in`].
+    pub(crate) prints: bool,
     /// It has `ethtool`, and this script as `/script`.
     pub(crate) script: Option<&'a str>,
 }
@@ -74,7 +78,7 @@ impl<'a> Guest<'a> {
             forwards: &[],
             on_disk: false,
             kernel: KERNEL_NAME,
-            quiet: false,
+            prints: false,
             script: None,
         }
     }
@@ -108,14 +112,13 @@ impl World {
                 true => disk_description(guest.processors, guest.commands),
                 false => description(guest.processors, guest.commands),
             };
-            let quiet = if guest.quiet {
-                "console=ttyS0 quiet"
-            } else {
-                "console=ttyS0"
+            let console = match guest.prints {
+                true => "console=ttyS0",
+                false => "console=ttyS0 quiet",
             };
             let text = text
                 .replace(KERNEL_NAME, guest.kernel)
-                .replace("console=ttyS0", quiet);
+                .replace("console=ttyS0", console);
             let mut text = text + guest.more + "\n";
             if let Some(script) = guest.script {
                 let initrd = format!("initrds/{}", guest.name);
@@ -196,11 +199,10 @@ impl World {
         Ok((status, text.trim().to_owned()))
     }
 
-    /// Waits until a guest's console has printed `words`.
+    /// Waits until a guest's console has printed `words`. The root looks for them, which leaves the machine to its guests.
     pub(crate) fn until_said(&mut self, name: &str, words: &str) -> Result<()> {
-        self.until(&format!("'{name}' says '{words}'"), |world| {
-            Ok(world.console_of(name)?.contains(words))
-        })
+        self.text(&format!("vm wait {name} --text '{words}' --timeout {PATIENCE}"))
+            .map(drop)
     }
 
     /// The time of day as the root has it, such as `2026-11-21T09:30:06Z`.
@@ -259,12 +261,10 @@ impl World {
         told
     }
 
-    /// Waits until a guest is in `state`. By looking again and again: a machine that says nothing for long would be given up, and could
-    /// not be asked what its guests wait for.
+    /// Waits until a guest is in `state`.
     pub(crate) fn wait(&mut self, name: &str, state: &str) -> Result<()> {
-        self.until(&format!("'{name}' is {state}"), |world| {
-            Ok(world.json(&format!("vm show {name}"))?["state"] == state)
-        })
+        self.text(&format!("vm wait {name} --state {state} --timeout {PATIENCE}"))
+            .map(drop)
     }
 
     /// What a guest's console has said.

@@ -6,9 +6,11 @@ use super::synic::SynicRegisters;
 use super::virtual_apic::VirtualApic;
 use super::vp::Vp;
 use crate::memory::address::Frame;
+use crate::platform::registers::tsc;
 use crate::processor::interrupts;
 use crate::processor::local::Processor;
 use crate::virtualization::Exit;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use hypercall_api::counter::{COUNTERS, EXIT_BASE};
 use hypercall_api::id::{LpIndex, VpIndex};
@@ -44,12 +46,47 @@ impl VpSlot {
     }
 
     /// The owned part, as soon as its LP lets go of it. Not for the VP that runs on this LP.
-    pub fn stop_and_lock(&self) -> MutexGuard<'_, Option<Vp>> {
+    pub fn stop_and_lock(&self) -> Stopped<'_> {
         self.shared.wanted.fetch_add(1, Ordering::SeqCst);
         self.shared.poke();
         let vp = self.owned.lock();
         self.shared.wanted.fetch_sub(1, Ordering::SeqCst);
-        vp
+        Stopped {
+            vp,
+            _tells: TellsLp(&self.shared),
+        }
+    }
+}
+
+/// The owned part of a VP that does not run meanwhile.
+pub struct Stopped<'a> {
+    vp: MutexGuard<'a, Option<Vp>>,
+    // Dropped after the lock was given back.
+    _tells: TellsLp<'a>,
+}
+
+impl Deref for Stopped<'_> {
+    type Target = Option<Vp>;
+
+    fn deref(&self) -> &Option<Vp> {
+        &self.vp
+    }
+}
+
+impl DerefMut for Stopped<'_> {
+    fn deref_mut(&mut self) -> &mut Option<Vp> {
+        &mut self.vp
+    }
+}
+
+/// Has the LP look again at a VP that it passed over because somebody had it: it may sleep, and nobody else would wake it.
+struct TellsLp<'a>(&'a VpShared);
+
+impl Drop for TellsLp<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_called_off() || self.0.wants_attention(tsc()) {
+            self.0.poke();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The demo guests run to their ends.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tests::machine;
 
@@ -28,9 +30,12 @@ fn hello_starts_its_vps_and_powers_itself_off() -> Result<()> {
     Ok(())
 }
 
+/// How long the shell may wait for the conformance guest, which has five hundred rules to try.
+const CONFORMANCE_LIMIT: Duration = Duration::from_secs(600);
+
 #[test]
 fn every_rule_of_the_conformance_guest_holds() -> Result<()> {
-    let mut world = World::boot(machine(), &[])?;
+    let mut world = World::boot(machine().silence_limit(CONFORMANCE_LIMIT), &[])?;
     world.text("vm create conformance")?;
     let end = world.run("vm start conformance --wait")?;
     let said = world.console_of("conformance")?;

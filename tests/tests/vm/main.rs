@@ -11,6 +11,7 @@
 //! | [`isolation`] | memory that is not a child's |
 //! | [`lifecycle`] | orders in every state, leaks, many at once |
 //! | [`load`] | the disk and the network card at once, with DMA translated |
+//! | [`multiboot`] | a kernel that is started by multiboot 1 |
 //! | [`network`] | machines that talk to each other, and one that is reached from outside |
 //! | [`scheduling`] | weight, cap, and a root that stays responsive |
 //! | [`storage`] | disks and their contents |
@@ -27,6 +28,7 @@ mod guests;
 mod isolation;
 mod lifecycle;
 mod load;
+mod multiboot;
 mod network;
 mod scheduling;
 mod storage;

@@ -113,10 +113,11 @@ fn a_reserve_is_kept_against_machines_of_any_weight_and_the_root_is_not_starved(
     let mut world = World::boot(machine().cpus(1), &descriptions)?;
     spinning(&mut world, &["sure", "greedy"])?;
     let (run, elapsed) = shares(&mut world, &["sure", "greedy"])?;
-    let percent = 100.0 * run[0] as f64 / elapsed as f64;
+    // By weight it would have next to nothing, and the other all. What the host of this machine takes away counts for who runs then.
+    let percent = [0, 1].map(|index| 100.0 * run[index] as f64 / elapsed as f64);
     assert!(
-        (35.0..50.0).contains(&percent),
-        "{percent} %: {run:?} of {elapsed}"
+        percent[0] >= 35.0 && percent[1] >= 25.0,
+        "{percent:?} %: {run:?} of {elapsed}"
     );
     answers(&mut world)?;
     world.text("vm kill greedy").map(drop)

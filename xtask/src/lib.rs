@@ -31,12 +31,16 @@ pub mod sources;
 /// The commands of `cargo xtask`, one module each.
 pub mod commands {
     pub mod bench;
+    pub mod bench_figures;
     pub mod bench_guest_io;
     pub mod bench_iommu;
     pub mod bench_linux;
     pub mod bench_net;
+    pub mod bench_reply;
     pub mod bench_ring;
+    pub mod bench_row;
     pub mod bench_storage;
+    pub mod callgrind;
     pub mod cost;
     pub mod iso;
     pub mod run;

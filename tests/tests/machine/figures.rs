@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 use tests::Ended;
-use xtask::commands::bench::{Row, measure_boot};
+use xtask::commands::bench_figures::measure_boot;
 use xtask::commands::bench_iommu::measure as measure_iommu;
+use xtask::commands::bench_row::Row;
 use xtask::{ExitKind, Machine};
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a child's exits and its start cost, in instructions: the same on every host.
 
 use anyhow::{Result, ensure};
-use xtask::commands::bench::{Row, measure_exits, measure_vm};
+use xtask::commands::bench_figures::{measure_exits, measure_vm};
+use xtask::commands::bench_row::Row;
 use xtask::{ExitKind, Outcome};
 
 fn are_within_their_targets(measured: (Vec<Row>, Outcome)) -> Result<()> {

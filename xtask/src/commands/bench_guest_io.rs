@@ -6,7 +6,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::bench::{Row, number_of, reply_number};
+use super::bench_reply::{number_of, reply_number};
+use super::bench_row::Row;
 use super::cost::{Cost, Side};
 use crate::machine::Machine;
 use crate::outcome::{ExitKind, Outcome};
@@ -94,24 +95,19 @@ fn run(case: &Case, reads: u64) -> Result<Outcome> {
 /// Rows of what was measured: ticks, and what the counters say. While a device works nobody executes anything and the clock goes on, so
 /// that only the counters tell what an NVMe disk costs.
 fn rows(measured: &[(f64, f64)]) -> Vec<Row> {
-    let row = |name: String, measured, at_most| Row {
-        name,
-        measured,
-        unit: "instructions".into(),
-        at_most,
-    };
     let at = |index: usize| measured.get(index).copied();
     let mut rows = Vec::new();
     for (index, (case, target)) in RAM.iter().zip(RAM_TARGETS).enumerate() {
-        rows.push(row(
-            case.name.into(),
-            at(index).map(|(ticks, _)| ticks),
-            Some(target),
-        ));
+        let ticks = at(index).map(|(ticks, _)| ticks);
+        rows.push(Row::instructions(case.name, ticks, Some(target)));
     }
     let more = |index: usize| Some((at(RAM.len() + index)?.1 - at(index)?.1).round());
-    rows.push(row("NVMe, one: more than RAM".into(), more(0), Some(NVME_MORE)));
-    rows.push(row("NVMe, one of 32: more than RAM".into(), more(1), None));
+    rows.push(Row::instructions(
+        "NVMe, one: more than RAM",
+        more(0),
+        Some(NVME_MORE),
+    ));
+    rows.push(Row::instructions("NVMe, one of 32: more than RAM", more(1), None));
     rows
 }
 

@@ -7,7 +7,8 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use super::bench::{Row, look_up, reply};
+use super::bench_reply::{look_up, reply};
+use super::bench_row::Row;
 use crate::images;
 use crate::machine::Machine;
 use crate::outcome::{ExitKind, Outcome};
@@ -62,12 +63,6 @@ fn run_time(outcome: &Outcome, path: &str) -> Option<f64> {
 /// The rows, and the end of the last machine.
 pub fn measure() -> Result<(Vec<Row>, Outcome)> {
     images::built()?;
-    let row = |name: &str, measured, at_most| Row {
-        name: name.to_owned(),
-        measured,
-        unit: "instructions".to_owned(),
-        at_most,
-    };
     let runs = [[DISK; RUNS], [PING; RUNS]].concat();
     let without = machine(false).exec(&runs).run()?;
     if without.status != ExitKind::Success {
@@ -75,8 +70,8 @@ pub fn measure() -> Result<(Vec<Row>, Outcome)> {
     }
     let with = machine(true).exec(&[DEPOSIT, INTERRUPT]).exec(&runs).run()?;
     let mut rows = vec![
-        row("deposit of 512 pages", median(&with, DEPOSIT), Some(60_000.0)),
-        row(
+        Row::instructions("deposit of 512 pages", median(&with, DEPOSIT), Some(60_000.0)),
+        Row::instructions(
             "interrupt to the root's handler",
             median(&with, INTERRUPT),
             Some(1_200.0),
@@ -95,9 +90,9 @@ pub fn measure() -> Result<(Vec<Row>, Outcome)> {
         ("run_time_ns", "e1000e: a ping, one frame out and one in"),
     ] {
         let base = run_time(&without, path);
-        rows.push(row(&format!("{name}; no IOMMU"), base, None));
+        rows.push(Row::instructions(format!("{name}; no IOMMU"), base, None));
         let most = base.map(|base| (base * MOST).floor());
-        rows.push(row(name, run_time(&with, path), most));
+        rows.push(Row::instructions(name, run_time(&with, path), most));
     }
     Ok((rows, with))
 }

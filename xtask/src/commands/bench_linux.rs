@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::bench::{Row, number_of, reply_number};
+use super::bench_reply::{number_of, reply_number};
+use super::bench_row::Row;
 use super::cost::{Cost, Side};
 use crate::guest::debian::Debian;
 use crate::machine::Machine;

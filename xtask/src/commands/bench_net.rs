@@ -3,16 +3,15 @@
 //! Instructions on the host are callgrind's; on the machine, all that it executes between two readings of the time stamp counter, the
 //! hypervisor's, the root's and both children's.
 
-use std::process::Command;
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use super::bench::{Row, reply};
-use super::bench_ring::collected;
+use super::bench_reply::reply;
+use super::bench_row::Row;
+use super::callgrind::Program;
 use super::cost::{Cost, Side};
+use crate::images;
 use crate::machine::Machine;
 use crate::outcome::{ExitKind, Outcome};
-use crate::{images, paths};
 
 /// Frames that are counted, beside as many again.
 const ROUNDS: u64 = 4000;
@@ -34,46 +33,12 @@ const COUNTED: [(&str, &str, Option<f64>); 4] = [
 
 /// Builds the benchmark and counts.
 pub fn measure_host() -> Result<Vec<Row>> {
-    let built = Command::new(paths::cargo())
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "bench",
-            "--bin",
-            "bench-network",
-        ])
-        .current_dir(paths::workspace())
-        .status()
-        .context("cannot start cargo")?;
-    if !built.success() {
-        bail!("the benchmark does not build");
-    }
-    if paths::in_path("valgrind").is_none() {
-        eprintln!(
-            "warning: no instructions are counted: valgrind is not in PATH (Debian: apt-get install valgrind)"
-        );
-    }
-    let row = |(what, name, at_most): (&str, &str, Option<f64>)| Row {
-        name: name.into(),
-        measured: instructions(what).ok().map(f64::round),
-        unit: "instructions".into(),
-        at_most,
+    let program = Program::build("bench-network")?;
+    let row = |(what, name, at_most): (&str, &str, Option<f64>)| {
+        let counted = program.instructions(&["count", what], ROUNDS);
+        Row::instructions(name, counted.ok().map(f64::round), at_most)
     };
     Ok(COUNTED.map(row).into())
-}
-
-/// Instructions of one frame.
-fn instructions(what: &str) -> Result<f64> {
-    let count = |rounds: u64| -> Result<u64> {
-        let mut valgrind = Command::new(paths::in_path("valgrind").context("no valgrind")?);
-        valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-        valgrind.arg(paths::target()?.join("release/bench-network"));
-        let done = valgrind.args(["count", what, &rounds.to_string()]).output()?;
-        collected(&String::from_utf8_lossy(&done.stderr)).context("callgrind counted nothing")
-    };
-    let (once, twice) = (count(ROUNDS)?, count(2 * ROUNDS)?);
-    Ok(twice.saturating_sub(once) as f64 / ROUNDS as f64)
 }
 
 /// How much two children do with each other.

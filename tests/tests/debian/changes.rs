@@ -2,14 +2,20 @@
 
 use anyhow::{Context, Result, ensure};
 use tests::{number, row};
+use xtask::guest::debian::KERNEL_NAME;
 
 use crate::world::{Guest, World};
 
 /// The guest, with a shell on its console.
 const GUEST: &str = "hard";
+/// The LUN of its drive.
+const DRIVE: u32 = 1;
+
 #[test]
 fn it_has_its_devices_and_the_time_and_disks_come_and_go() -> Result<()> {
     let guest = Guest {
+        more: "[[disk]]
+dvd = true",
         ..Guest::on_disk(GUEST, 2, "")
     };
     World::with(&guest, |world| {
@@ -17,6 +23,7 @@ fn it_has_its_devices_and_the_time_and_disks_come_and_go() -> Result<()> {
         its_bus_has_every_device(world).context("its bus has every device")?;
         world.ensure_same_time(GUEST).context("it knows the time")?;
         a_pause_costs_it_no_time(world).context("a pause costs it no time")?;
+        media_change_in_its_drive(world).context("media change in its drive")?;
         a_disk_comes_and_goes(world).context("a disk comes and goes")?;
         world.ensure_no_complaints_in(GUEST)?;
         a_disk_goes_while_it_is_read(world).context("a disk goes while it is read")?;
@@ -50,6 +57,31 @@ fn a_pause_costs_it_no_time(world: &mut World) -> Result<()> {
     world.until("time has passed", |world| Ok(world.time()? > paused))?;
     world.text(&format!("vm resume {GUEST}"))?;
     world.ensure_same_time(GUEST)
+}
+
+/// Its drive is empty, holds one medium and then at once another, and is empty again. The media are files of the boot archive, the
+/// first of which is a file of its system too.
+fn media_change_in_its_drive(world: &mut World) -> Result<()> {
+    const EMPTY: &str = "head -c 1 /dev/sr0 2>&1 | grep 'No medium found'";
+    // What is no whole block of a medium, 2048 bytes, is not there.
+    const SAME: &str = "busybox cmp -n $(($(stat -c %s /boot/vmlinuz) / 2048 * 2048)) /boot/vmlinuz /dev/sr0";
+    const OTHER: &str = "[ $(blockdev --getsize64 /dev/sr0) -lt 1000000 ] && head -c 4 /dev/sr0 | tail -c 3";
+    world.type_into(
+        GUEST,
+        "modprobe sr_mod; until [ -b /dev/sr0 ]; do sleep 0.2; done",
+    )?;
+    world.type_into(GUEST, EMPTY)?;
+    let insert = |world: &mut World, file: &str| {
+        let command = format!("disk insert {GUEST} {DRIVE} archive:{file}");
+        world.text(&command).map(drop)
+    };
+    insert(world, KERNEL_NAME)?;
+    world.type_into(GUEST, SAME)?;
+    insert(world, "kernels/hello")?;
+    let begin = world.type_into(GUEST, OTHER)?;
+    ensure!(begin == "ELF", "the first medium is still there: {begin}");
+    world.text(&format!("disk eject {GUEST} {DRIVE}"))?;
+    world.type_into(GUEST, EMPTY).map(drop)
 }
 
 /// A second disk: hot-added, used, its sectors given up, and taken away.

@@ -4,7 +4,7 @@
 use super::archive::ArchiveDisk;
 use super::ram::RamDisk;
 use crate::drivers::nvme::namespace::Namespace;
-use crate::drivers::nvme::start::PciController;
+use crate::drivers::pci::device::PciDevice;
 use crate::shell::disks::DiskCounters;
 use alloc::sync::Arc;
 use core::ops::Range;
@@ -16,7 +16,7 @@ use vsp::storage::disk::{Disk, DiskError, Durability, Geometry, Request};
 #[derive(Clone)]
 pub enum Backend {
     /// A namespace of an NVMe controller.
-    Nvme(Namespace<PciController>),
+    Nvme(Namespace<PciDevice>),
     /// Memory of the root.
     Ram(Arc<RamDisk>),
     /// A file of the boot archive.

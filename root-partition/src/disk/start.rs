@@ -3,9 +3,10 @@
 use super::registry::{DiskRefused, Registry};
 use super::root_disk::Backend;
 use crate::drivers::nvme::namespace::Namespace;
-use crate::drivers::nvme::start::{self as nvme, PciController, Started};
+use crate::drivers::nvme::start::{self as nvme, Started};
 use crate::drivers::pci::Address;
 use crate::drivers::pci::config;
+use crate::drivers::pci::device::PciDevice;
 use crate::drivers::pci::scan::Identity;
 use crate::executor::{self, Task};
 use alloc::format;
@@ -80,7 +81,7 @@ pub fn driver_of(address: Address) -> Option<String> {
 }
 
 /// The first disk that a controller of the machine has, once the drivers have looked.
-pub async fn first() -> Option<Namespace<PciController>> {
+pub async fn first() -> Option<Namespace<PciDevice>> {
     REGISTRY.get()?.ready().await;
     let started = CONTROLLERS.get()?;
     started

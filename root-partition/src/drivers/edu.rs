@@ -2,7 +2,8 @@
 //! is told to. Partita tests its IOMMU with it.
 
 use super::pci::Address;
-use super::pci::function::{Bar, Function};
+use super::pci::device;
+use super::pci::function::Function;
 use super::pci::scan::Identity;
 use crate::memory::mmio::Registers;
 use alloc::format;
@@ -55,11 +56,9 @@ impl<'a> Edu<'a> {
 
     /// Makes the device ready.
     pub fn new(function: Function<'a>) -> Result<Self, String> {
-        let Some(Bar::Memory { base, size }) = function.bar(0) else {
-            return Err(format!("{} has no registers in memory", function.address));
-        };
+        let registers =
+            device::registers(&function).map_err(|error| format!("{}: {error}", function.address))?;
         function.enable();
-        let registers = Registers::map(base, size).map_err(|error| format!("{error}"))?;
         match registers.read(IDENTIFICATION) & 0xff {
             0xed => Ok(Self { function, registers }),
             other => Err(format!("{} calls itself {other:#x}, not 0xed", function.address)),

@@ -11,9 +11,10 @@ use super::stack::{RootStack, Watcher};
 use super::uplink::{FromUplink, UplinkPort};
 use super::{DEFAULT_SWITCH, EXTERNAL_SWITCH, Switches};
 use crate::drivers::e1000e::card::Card;
-use crate::drivers::e1000e::start::{self as e1000e, PciCard};
+use crate::drivers::e1000e::start as e1000e;
 use crate::drivers::pci::Address;
 use crate::drivers::pci::config;
+use crate::drivers::pci::device::PciDevice;
 use crate::drivers::pci::scan::Identity;
 use crate::executor;
 use crate::processor::random;
@@ -54,7 +55,7 @@ pub struct Uplink {
     /// Where its card is.
     pub identity: Identity,
     /// The card.
-    pub card: Arc<Card<PciCard>>,
+    pub card: Arc<Card<PciDevice>>,
     /// The root's stack on it.
     pub stack: Arc<RootStack>,
 }
@@ -216,7 +217,7 @@ pub async fn raise_interrupt(limit: Duration) -> Option<bool> {
 }
 
 /// Tells the gateway of the root's address.
-fn watcher(gateway: Arc<GatewayPorts>, card: &Card<PciCard>) -> Watcher {
+fn watcher(gateway: Arc<GatewayPorts>, card: &Card<PciDevice>) -> Watcher {
     let (mac, mtu) = (card.address(), card.mtu());
     Box::new(move |address| {
         let outside = address.map(|own| Outside {

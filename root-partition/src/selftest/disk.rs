@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::disk::start;
 use crate::drivers::nvme::namespace::Namespace;
-use crate::drivers::nvme::start::PciController;
+use crate::drivers::pci::device::PciDevice;
 use crate::executor::{self, Task};
 use crate::memory::dma;
 use crate::processor;
@@ -62,7 +62,7 @@ pub(super) async fn reset_under_load() -> Outcome {
 
 /// Reads the same sectors over and over, until `ends`.
 async fn read(
-    disk: Namespace<PciController>,
+    disk: Namespace<PciDevice>,
     first: u64,
     ends: Arc<AtomicBool>,
     reads: Arc<AtomicU64>,

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use super::Outcome;
-use super::hypercalls::{Report, create, end, text};
+use super::hypercalls::{create, end};
+use super::report::{Report, text};
 use crate::hypervisor::hypercalls;
 use crate::vm::host::{FRAME, Host};
 use crate::vm::pool::with_deposits;

@@ -11,6 +11,7 @@
 //! | [`intercepts`] | what a child does that its parent must hear of |
 //! | [`memory`] | the root's own memory |
 //! | [`refused`] | accesses that the hypervisor must refuse |
+//! | [`report`] | what a test of many rules has seen |
 //! | [`tasks`] | the executor on all processors |
 
 mod device_interrupt;
@@ -22,6 +23,7 @@ mod hypercalls;
 mod intercepts;
 mod memory;
 mod refused;
+mod report;
 mod tasks;
 
 use crate::memory::heap::Heap;

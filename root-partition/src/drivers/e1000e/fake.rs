@@ -6,6 +6,7 @@ use super::hardware::Hardware;
 use super::registers::{
     CTRL, CTRL_RESET, ICR, IMC, IMS, RAH, RAL, RDBA, RDLEN, RDT, STATUS, TDBA, TDLEN, TDT, WINDOW,
 };
+use crate::drivers::pci::device;
 use core::future::Future;
 use core::ops::Range;
 use spin::Mutex;
@@ -205,7 +206,7 @@ impl Device {
     }
 }
 
-impl Hardware for FakeHardware {
+impl device::Device for FakeHardware {
     fn window(&self) -> u64 {
         WINDOW
     }
@@ -237,7 +238,9 @@ impl Hardware for FakeHardware {
     fn cut_off(&self) {
         self.0.lock().cut_off = true;
     }
+}
 
+impl Hardware for FakeHardware {
     fn sleep_a_millisecond(&self) -> impl Future<Output = ()> + Send {
         core::future::ready(())
     }

@@ -3,13 +3,11 @@
 use super::card::{Card, CardError};
 use super::hardware::Hardware;
 use crate::drivers::pci::config::ConfigSpace;
-use crate::drivers::pci::function::{Bar, Function};
+use crate::drivers::pci::device::{NoRegisters, PciDevice};
 use crate::drivers::pci::msi::{self, MsiError};
 use crate::drivers::pci::scan::Identity;
 use crate::executor;
 use crate::interrupt::Interrupt;
-use crate::memory::mmio::Registers;
-use crate::memory::paging::PagingError;
 use crate::vm::signal::yield_now;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,29 +23,7 @@ const BUDGET: usize = 64;
 /// How often the card is looked after, should an interrupt be lost or the card stop.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// A card on PCI.
-pub struct PciCard {
-    function: Function<'static>,
-    registers: Registers,
-}
-
-impl Hardware for PciCard {
-    fn window(&self) -> u64 {
-        self.registers.size()
-    }
-
-    fn read(&self, offset: u64) -> u32 {
-        self.registers.read(offset)
-    }
-
-    fn write(&self, offset: u64, value: u32) {
-        self.registers.write(offset, value);
-    }
-
-    fn cut_off(&self) {
-        self.function.stop_bus_master();
-    }
-
+impl Hardware for PciDevice {
     fn sleep_a_millisecond(&self) -> impl Future<Output = ()> + Send {
         Timer::after(Duration::from_millis(1))
     }
@@ -56,12 +32,9 @@ impl Hardware for PciCard {
 /// Why a card was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It has none.
-    #[error("it has no registers in memory")]
-    NoRegisters,
-    /// They are not reachable.
-    #[error("its registers cannot be mapped: {0}")]
-    Mapping(#[from] PagingError),
+    /// They are not to be had.
+    #[error(transparent)]
+    Registers(#[from] NoRegisters),
     /// There is none to have.
     #[error("it gets no interrupt: {0}")]
     Interrupt(#[from] MsiError),
@@ -89,14 +62,11 @@ pub async fn one(
     identity: Identity,
     name: String,
     mtu: usize,
-) -> Result<(Arc<Card<PciCard>>, Interrupt), StartError> {
-    let function = Function::new(space, identity.address);
-    let Some(Bar::Memory { base, size }) = function.bar(0) else {
-        return Err(StartError::NoRegisters);
-    };
-    let registers = Registers::map(base, size)?;
+) -> Result<(Arc<Card<PciDevice>>, Interrupt), StartError> {
+    let device = PciDevice::find(space, identity.address)?;
+    let function = device.function;
     function.enable();
-    let card = Card::new(PciCard { function, registers }, name, mtu).await?;
+    let card = Card::new(device, name, mtu).await?;
     // MSI and not MSI-X: all causes come by one message in any case, and reading them clears them only without MSI-X.
     let interrupt = msi::enable_msi(&function)?;
     card.start();
@@ -104,7 +74,7 @@ pub async fn one(
 }
 
 /// Serves a card as long as it works.
-pub async fn serve(card: Arc<Card<PciCard>>, mut interrupt: Interrupt, upstream: Arc<dyn Upstream>) {
+pub async fn serve(card: Arc<Card<PciDevice>>, mut interrupt: Interrupt, upstream: Arc<dyn Upstream>) {
     let watched = (card.clone(), upstream.clone());
     executor::spawn(async move { watch(&watched.0, &*watched.1).await }).detach();
     upstream.link(card.link_up());
@@ -123,7 +93,7 @@ pub async fn serve(card: Arc<Card<PciCard>>, mut interrupt: Interrupt, upstream:
     }
 }
 
-fn tell(card: &Card<PciCard>, upstream: &dyn Upstream, up: bool) {
+fn tell(card: &Card<PciDevice>, upstream: &dyn Upstream, up: bool) {
     match up {
         true => log::info!("{}: link up, {} Mbit/s", card.name, card.status().speed()),
         false => log::warn!("{}: link down", card.name),
@@ -132,7 +102,7 @@ fn tell(card: &Card<PciCard>, upstream: &dyn Upstream, up: bool) {
 }
 
 /// Resets the card when it sends nothing any more.
-async fn watch(card: &Card<PciCard>, upstream: &dyn Upstream) {
+async fn watch(card: &Card<PciDevice>, upstream: &dyn Upstream) {
     let mut before = None;
     loop {
         Timer::after(WATCH).await;

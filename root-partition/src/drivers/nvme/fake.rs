@@ -6,6 +6,7 @@ use super::command::{COMMAND, COMPLETION, Command, Range, Status};
 use super::controller::Controller;
 use super::hardware::Hardware;
 use super::registers::{ACQ, AQA, ASQ, CAP, CC, CSTS, DOORBELLS, VS};
+use crate::drivers::pci::device;
 use core::cell::Cell;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
@@ -135,7 +136,7 @@ impl FakeHardware {
     }
 }
 
-impl Hardware for FakeHardware {
+impl device::Device for FakeHardware {
     fn window(&self) -> u64 {
         self.window
     }
@@ -153,7 +154,9 @@ impl Hardware for FakeHardware {
     fn cut_off(&self) {
         *self.cut_off.lock() = true;
     }
+}
 
+impl Hardware for FakeHardware {
     fn now(&self) -> u64 {
         *self.time.lock()
     }

@@ -5,14 +5,13 @@ use super::hardware::Hardware;
 use super::identify;
 use super::namespace::Namespace;
 use crate::drivers::pci::config::ConfigSpace;
-use crate::drivers::pci::function::{Bar, Function};
+use crate::drivers::pci::device::{Device as _, NoRegisters, PciDevice};
+use crate::drivers::pci::function::Function;
 use crate::drivers::pci::msi::{self, MsiError, Table};
 use crate::drivers::pci::scan::Identity;
 use crate::executor::{self, Task};
 use crate::hypervisor::time;
 use crate::interrupt::Interrupt;
-use crate::memory::mmio::Registers;
-use crate::memory::paging::PagingError;
 use crate::processor::{self, local};
 use alloc::format;
 use alloc::string::String;
@@ -26,29 +25,7 @@ const CLASS: [u8; 3] = [0x01, 0x08, 0x02];
 /// 100 ns in a microsecond.
 const MICROSECOND: u64 = 10;
 
-/// A controller on PCI.
-pub struct PciController {
-    function: Function<'static>,
-    registers: Registers,
-}
-
-impl Hardware for PciController {
-    fn window(&self) -> u64 {
-        self.registers.size()
-    }
-
-    fn read(&self, offset: u64) -> u32 {
-        self.registers.read(offset)
-    }
-
-    fn write(&self, offset: u64, value: u32) {
-        self.registers.write(offset, value);
-    }
-
-    fn cut_off(&self) {
-        self.function.stop_bus_master();
-    }
-
+impl Hardware for PciDevice {
     fn now(&self) -> u64 {
         time::now()
     }
@@ -67,17 +44,15 @@ pub struct Started {
     /// Where it is.
     pub identity: Identity,
     /// The controller.
-    pub controller: Arc<Controller<PciController>>,
+    pub controller: Arc<Controller<PciDevice>>,
     /// Its namespaces that can be used.
-    pub namespaces: Vec<Namespace<PciController>>,
+    pub namespaces: Vec<Namespace<PciDevice>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("it has no registers in memory")]
-    NoRegisters,
-    #[error("its registers cannot be mapped: {0}")]
-    Mapping(#[from] PagingError),
+    #[error(transparent)]
+    Registers(#[from] NoRegisters),
     #[error("it gets no interrupt: {0}")]
     Interrupt(#[from] MsiError),
     #[error(transparent)]
@@ -114,15 +89,10 @@ async fn one(
     identity: Identity,
     name: String,
 ) -> Result<Started, StartError> {
-    let function = Function::new(space, identity.address);
-    let Some(Bar::Memory { base, size }) = function.bar(0) else {
-        return Err(StartError::NoRegisters);
-    };
-    let registers = Registers::map(base, size)?;
-    let interrupts = interrupts(function).await?;
-    function.enable();
-    let hardware = PciController { function, registers };
-    let controller = Arc::new(Controller::new(hardware, name, interrupts.len())?);
+    let device = PciDevice::find(space, identity.address)?;
+    let interrupts = interrupts(device.function).await?;
+    device.function.enable();
+    let controller = Arc::new(Controller::new(device, name, interrupts.len())?);
     let tasks: Vec<Task<()>> = interrupts
         .into_iter()
         .enumerate()
@@ -148,8 +118,8 @@ async fn one(
 
 /// Starts the controller and reads what namespaces it has.
 async fn bring_up(
-    controller: &Arc<Controller<PciController>>,
-) -> Result<Vec<Namespace<PciController>>, ControllerError> {
+    controller: &Arc<Controller<PciDevice>>,
+) -> Result<Vec<Namespace<PciDevice>>, ControllerError> {
     controller.start(processor::local::all().len()).await?;
     let mut namespaces = Vec::new();
     for (id, namespace) in controller.namespaces().await? {
@@ -197,7 +167,7 @@ async fn interrupts(function: Function<'static>) -> Result<Vec<(u32, Interrupt)>
 }
 
 /// Hands the controller its interrupts.
-async fn serve(controller: Arc<Controller<PciController>>, line: usize, mut interrupt: Interrupt) {
+async fn serve(controller: Arc<Controller<PciDevice>>, line: usize, mut interrupt: Interrupt) {
     loop {
         interrupt.wait().await;
         controller.interrupt(line);

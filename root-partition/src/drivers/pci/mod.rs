@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | access to configuration space, memory-mapped or by ports |
+//! | [`device`] | one function's registers, for its driver |
 //! | [`function`] | one function: BARs and capabilities |
 //! | [`msi`] | MSI and MSI-X |
 //! | [`requester`] | by which id the IOMMU knows a function |
@@ -13,6 +14,7 @@
 //! | [`scan`] | finding the functions |
 
 pub mod config;
+pub mod device;
 pub mod function;
 pub mod msi;
 pub mod requester;

@@ -1,65 +1,78 @@
 //! Numbers of SCSI that both ends of the storage device use (SPC-4, SBC-3, MMC-6).
 
-/// Operation codes, the first byte of a command.
-pub mod operation {
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+        /// Operation codes, the first byte of a command.
+        pub mod operation {
+            $($(#[$doc])* pub const $name: u8 = $code;)*
+
+            /// All of them.
+            pub const ALL: &[u8] = &[$($name),*];
+        }
+    };
+}
+
+operations! {
     /// Is it ready?
-    pub const TEST_UNIT_READY: u8 = 0x00;
+    TEST_UNIT_READY = 0x00;
     /// Sense data.
-    pub const REQUEST_SENSE: u8 = 0x03;
+    REQUEST_SENSE = 0x03;
     /// Read.
-    pub const READ_6: u8 = 0x08;
+    READ_6 = 0x08;
     /// Write.
-    pub const WRITE_6: u8 = 0x0a;
+    WRITE_6 = 0x0a;
     /// What is it?
-    pub const INQUIRY: u8 = 0x12;
+    INQUIRY = 0x12;
     /// Parameters.
-    pub const MODE_SENSE_6: u8 = 0x1a;
+    MODE_SENSE_6 = 0x1a;
     /// Start, stop, load, eject.
-    pub const START_STOP_UNIT: u8 = 0x1b;
+    START_STOP_UNIT = 0x1b;
     /// May the medium be taken out?
-    pub const PREVENT_ALLOW: u8 = 0x1e;
+    PREVENT_ALLOW = 0x1e;
     /// How large?
-    pub const READ_CAPACITY_10: u8 = 0x25;
+    READ_CAPACITY_10 = 0x25;
     /// Read.
-    pub const READ_10: u8 = 0x28;
+    READ_10 = 0x28;
     /// Write.
-    pub const WRITE_10: u8 = 0x2a;
+    WRITE_10 = 0x2a;
     /// Check that it can be read.
-    pub const VERIFY_10: u8 = 0x2f;
+    VERIFY_10 = 0x2f;
     /// Flush.
-    pub const SYNCHRONIZE_CACHE_10: u8 = 0x35;
+    SYNCHRONIZE_CACHE_10 = 0x35;
     /// Write one block many times.
-    pub const WRITE_SAME_10: u8 = 0x41;
+    WRITE_SAME_10 = 0x41;
     /// Give up blocks.
-    pub const UNMAP: u8 = 0x42;
+    UNMAP = 0x42;
     /// Table of contents.
-    pub const READ_TOC: u8 = 0x43;
+    READ_TOC = 0x43;
     /// What can the drive do?
-    pub const GET_CONFIGURATION: u8 = 0x46;
+    GET_CONFIGURATION = 0x46;
     /// What has happened to the drive?
-    pub const GET_EVENT_STATUS: u8 = 0x4a;
+    GET_EVENT_STATUS = 0x4a;
     /// What medium is it?
-    pub const READ_DISC_INFORMATION: u8 = 0x51;
+    READ_DISC_INFORMATION = 0x51;
+    /// What lies on a part of the medium?
+    READ_TRACK_INFORMATION = 0x52;
     /// Parameters.
-    pub const MODE_SENSE_10: u8 = 0x5a;
+    MODE_SENSE_10 = 0x5a;
     /// Read.
-    pub const READ_16: u8 = 0x88;
+    READ_16 = 0x88;
     /// Write.
-    pub const WRITE_16: u8 = 0x8a;
+    WRITE_16 = 0x8a;
     /// Check that it can be read.
-    pub const VERIFY_16: u8 = 0x8f;
+    VERIFY_16 = 0x8f;
     /// Flush.
-    pub const SYNCHRONIZE_CACHE_16: u8 = 0x91;
+    SYNCHRONIZE_CACHE_16 = 0x91;
     /// Write one block many times.
-    pub const WRITE_SAME_16: u8 = 0x93;
+    WRITE_SAME_16 = 0x93;
     /// How large, among others.
-    pub const SERVICE_ACTION_IN_16: u8 = 0x9e;
+    SERVICE_ACTION_IN_16 = 0x9e;
     /// Which units are there?
-    pub const REPORT_LUNS: u8 = 0xa0;
+    REPORT_LUNS = 0xa0;
     /// Read.
-    pub const READ_12: u8 = 0xa8;
+    READ_12 = 0xa8;
     /// Write.
-    pub const WRITE_12: u8 = 0xaa;
+    WRITE_12 = 0xaa;
 }
 
 /// Service action of [`operation::SERVICE_ACTION_IN_16`]: how large?

@@ -229,6 +229,19 @@ fn a_list_whose_number_is_taken_is_refused_and_the_first_stays() {
 }
 
 #[test]
+fn lists_that_name_the_same_pages_are_each_mapped_and_given_back_by_themselves() {
+    let (mut world, ids, relids) = World::connected(2);
+    let (one, other) = (world.open(relids[0]), world.open(relids[1]));
+    assert_ne!(one, other);
+    world.close(relids[0]);
+    world.settle();
+    world.tear_down(one);
+    world.settle();
+    assert!(world.owner.mapped.contains(&other) && !world.owner.mapped.contains(&one));
+    assert_eq!(world.state(ids[1]), ChannelState::Open);
+}
+
+#[test]
 fn a_bus_has_2047_channels_and_their_relids_differ() {
     let mut world = World::of(Version::V5_3);
     for number in 0..2047 {

@@ -1,21 +1,21 @@
 //! Entry for fuzzers: a guest that sends a controller what it likes, while its disks fail, stand still, come and go. Nothing panics, every
 //! request that asks for an answer gets one, and memory of the guest that it did not name stays as it is.
 
-use super::channel::{Link, Role, serve};
+use super::channel::{Role, serve};
 use super::controller::Controller;
 use super::disk::{DiskError, SectorSize};
 use super::faulty::FaultyDisk;
+use super::guest::{Bus, PAGE};
 use super::unit::LogicalUnit;
-use crate::buffer::{self, Buffer};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::future::{Future, poll_fn};
-use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context, Poll, Waker};
+use core::future::Future;
+use core::task::{Context, Waker};
 use uuid::Uuid;
 use vmbus::fuzz::Input;
+use vmbus::protocol::scsi::operation;
 use vmbus::protocol::storage::{
     CreateSubChannels, DataDirection, MAX_CDB, Operation, Packet, ProtocolVersion, REQUEST_COMPLETION,
     ScsiRequest, Version,
@@ -25,42 +25,10 @@ use vmbus::ring::loopback::{Which, channel};
 use vmbus::ring::{self, PacketFlags, PacketType};
 use zerocopy::{FromZeros, IntoBytes};
 
-const PAGE: usize = 4096;
 /// Pages of the guest.
 const RAM: usize = 40;
 /// The page that the guest never names.
 const UNTOUCHED: usize = RAM - 1;
-/// Operation codes that are known, so that a case does not have to find them.
-const KNOWN: [u8; 30] = [
-    0x00, 0x03, 0x08, 0x0a, 0x12, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x43, 0x46,
-    0x4a, 0x51, 0x5a, 0x88, 0x8a, 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa8, 0xaa, 0xff,
-];
-
-struct Bus {
-    ram: Arc<Buffer>,
-    signalled: AtomicBool,
-}
-
-impl Link for Bus {
-    fn wait(&self) -> impl Future<Output = ()> + Send {
-        poll_fn(|_| match self.signalled.swap(false, Ordering::Relaxed) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-    }
-
-    fn signal(&self) {}
-
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer> {
-        let pieces = pieces.into_iter().map(|(gpa, length)| (gpa as usize, length));
-        self.ram.parts(pieces)
-    }
-
-    fn offer_sub_channels(&self, count: u16) -> u16 {
-        count
-    }
-}
-
 /// The disks' own type is shared, so that the fuzzer keeps a hand in each.
 type Shared = Arc<FaultyDisk>;
 
@@ -87,10 +55,7 @@ pub fn guest(data: &[u8]) -> usize {
     for optical in [false, false, true] {
         let _ = controller.attach(None, unit(optical, &mut disks));
     }
-    let bus = Bus {
-        ram: buffer::owned(RAM * PAGE),
-        signalled: AtomicBool::new(false),
-    };
+    let bus = Bus::new(RAM);
     let _ = bus.ram.copy_from(UNTOUCHED * PAGE, &[0xa5; PAGE]);
     let Ok((mut rings, host, hand)) = channel(4) else {
         return 0;
@@ -137,7 +102,7 @@ pub fn guest(data: &[u8]) -> usize {
 /// Lets the host work; `false` once it has given the ring up.
 fn step<F: Future>(host: &mut core::pin::Pin<Box<F>>, bus: &Bus) -> bool {
     for _ in 0..3 {
-        bus.signalled.store(true, Ordering::Relaxed);
+        bus.ring();
         if host
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -262,7 +227,11 @@ fn request(input: &mut Input<'_>) -> ScsiRequest {
         0 => input.word(),
         _ => input.word() % (5 * PAGE as u32),
     };
-    request.cdb[0] = KNOWN[input.index(KNOWN.len())];
+    // One that is known, so that a case does not have to find it, or the one behind.
+    request.cdb[0] = operation::ALL
+        .get(input.index(operation::ALL.len() + 1))
+        .copied()
+        .unwrap_or(0xff);
     // Small numbers make sense more often than large ones.
     for byte in &mut request.cdb[1..] {
         *byte = match input.small(8) {

@@ -19,6 +19,8 @@ pub mod epoch;
 pub mod faulty;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+mod guest;
 pub mod ram;
 pub mod request;
 pub mod scsi;

@@ -219,6 +219,46 @@ fn ranges_of_pages_come_as_they_were_named() {
     );
 }
 
+/// A message of a pipe, and the hand in the ring's memory.
+fn piped(payload: &[u8]) -> (Channel, loopback::Hand) {
+    let (mut guest, host, hand) = channel(1).unwrap();
+    let mut batch = guest.outgoing.batch().unwrap();
+    batch.push_pipe(1, NONE, &[payload]).unwrap();
+    let _ = batch.commit();
+    (host, hand)
+}
+
+#[test]
+fn a_message_of_a_pipe_is_as_long_as_its_header_says() {
+    let (mut host, _hand) = piped(b"hello, pipe");
+    let mut batch = host.incoming.batch();
+    let packet = batch.next().unwrap().unwrap();
+    let message = packet.pipe_message().unwrap();
+    let mut text = [0; 11];
+    message.copy(0, &mut text).unwrap();
+    assert_eq!(
+        (packet.payload_size(), message.size(), &text),
+        (24, 11, b"hello, pipe")
+    );
+    assert!(message.copy(1, &mut text).is_err(), "what pads it is not its own");
+}
+
+#[test]
+fn headers_of_a_pipe_that_lie_are_refused() {
+    // Where in the header, and what the peer may have there. There is room for 8 bytes.
+    for (at, value) in [(0, 0), (0, 2), (4, 9), (4, u32::MAX)] {
+        let (mut host, hand) = piped(b"abc");
+        hand.poke_u32(Which::FromGuest, 4096 + 16 + at, value);
+        let mut batch = host.incoming.batch();
+        let packet = batch.next().unwrap().unwrap();
+        assert!(packet.pipe_message().is_err(), "{value} at {at}");
+    }
+    let (mut guest, mut host, _) = channel(1).unwrap();
+    let _ = guest.outgoing.send(1, NONE, &[b"short"]).unwrap();
+    let mut batch = host.incoming.batch();
+    assert!(batch.next().unwrap().unwrap().pipe_message().is_err());
+}
+
 #[test]
 fn ranges_that_are_not_in_the_packet_are_refused() {
     // The count of ranges, then the first range's bytes and offset, as the peer may have them.

@@ -54,6 +54,8 @@ operations! {
     GetEventStatus = GET_EVENT_STATUS, 10;
     /// What medium is it?
     ReadDiscInformation = READ_DISC_INFORMATION, 10;
+    /// What lies on a part of it?
+    ReadTrackInformation = READ_TRACK_INFORMATION, 10;
     /// Parameters.
     ModeSense10 = MODE_SENSE_10, 10;
     /// Check that it can be read.

@@ -113,11 +113,14 @@ pub fn execute<D: Disk>(
         return Err(attention);
     }
     match cdb.operation {
-        GetConfiguration | GetEventStatus | ReadToc | ReadDiscInformation if unit.kind() == Kind::Disk => {
+        GetConfiguration | GetEventStatus | ReadToc | ReadDiscInformation | ReadTrackInformation
+            if unit.kind() == Kind::Disk =>
+        {
             Err(Sense::INVALID_COMMAND)
         }
         ReadToc => optical::read_toc(unit, cdb).map(Work::Reply),
         ReadDiscInformation => optical::read_disc_information(unit, cdb).map(Work::Reply),
+        ReadTrackInformation => optical::read_track_information(unit, cdb).map(Work::Reply),
         ModeSense6 | ModeSense10 => mode::mode_sense(unit, cdb).map(Work::Reply),
         ReadCapacity10 => capacity::read_capacity_10(unit).map(Work::Reply),
         ServiceActionIn16 => capacity::service_action_in(unit, cdb).map(Work::Reply),

@@ -99,3 +99,26 @@ pub(super) fn read_disc_information<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -
     data[..8].copy_from_slice(&[0, 32, COMPLETE, 1, 1, 1, 1, 0]);
     Ok(cut(data, cdb.u16(7).into()))
 }
+
+/// Answers READ TRACK INFORMATION: the one track, which is the whole medium.
+pub(super) fn read_track_information<D: Disk>(unit: &LogicalUnit<D>, cdb: &Cdb) -> Result<Vec<u8>, Sense> {
+    const BY_BLOCK: u8 = 0;
+    const BY_TRACK: u8 = 1;
+    const BY_SESSION: u8 = 2;
+    /// Mode 1, data.
+    const DATA: u8 = 1;
+    let (_, layout) = unit.ready()?;
+    let there = match cdb.byte(1) & 3 {
+        BY_BLOCK => u64::from(cdb.u32(2)) < layout.blocks,
+        BY_TRACK | BY_SESSION => cdb.u32(2) == 1,
+        _ => false,
+    };
+    if !there {
+        return Err(Sense::INVALID_FIELD);
+    }
+    let mut data = alloc::vec![0; 36];
+    data[..7].copy_from_slice(&[0, 34, 1, 1, 0, DATA_TRACK & 0xf, DATA]);
+    let size = u32::try_from(layout.blocks).unwrap_or(u32::MAX);
+    data[24..28].copy_from_slice(&size.to_be_bytes());
+    Ok(cut(data, cdb.u16(7).into()))
+}

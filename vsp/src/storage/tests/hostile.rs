@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use vmbus::protocol::scsi::operation;
 
 proptest! {
     #[test]
@@ -20,9 +21,7 @@ proptest! {
             let ScsiRequest { path, target, lun, cdb, cdb_length, transfer_length, .. } = &mut request;
             if likely {
                 (*path, *target, *lun, *cdb_length) = (0, 0, *lun % 3, 16);
-                let known = [0x00, 0x03, 0x08, 0x0a, 0x12, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x2f, 0x35, 0x41, 0x42, 0x43,
-                    0x46, 0x4a, 0x51, 0x5a, 0x88, 0x8a, 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa8, 0xaa];
-                cdb[0] = known[usize::from(cdb[0]) % known.len()];
+                cdb[0] = operation::ALL[usize::from(cdb[0]) % operation::ALL.len()];
                 *transfer_length %= 65536;
             }
             world.execute(request, GpaRange { byte_count, byte_offset, pages: &pages });

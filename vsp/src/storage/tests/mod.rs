@@ -18,11 +18,11 @@ mod optical;
 mod reset;
 mod session;
 
-use crate::buffer::{self, Buffer};
-use crate::storage::channel::{Link, Role, serve};
+use crate::storage::channel::{Role, serve};
 use crate::storage::controller::{AttachError, Controller};
 use crate::storage::disk::{Disk, SectorSize};
 use crate::storage::faulty::FaultyDisk;
+use crate::storage::guest::{Bus, PAGE};
 use crate::storage::ram::RamDisk;
 use crate::storage::scsi::sense::Sense;
 use crate::storage::unit::LogicalUnit;
@@ -30,9 +30,8 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use core::task::{Context, Poll, Waker};
 use uuid::Uuid;
 use vmbus::protocol::storage::*;
@@ -41,37 +40,8 @@ use vmbus::ring::loopback::channel;
 use vmbus::ring::{self, PacketFlags, PacketType, RingError};
 use zerocopy::{FromZeros, IntoBytes};
 
-const PAGE: usize = 4096;
 /// Pages of the guest.
 const RAM: usize = 300;
-
-/// The bus of a guest that has `RAM` pages, from address 0 on.
-struct Bus {
-    ram: Arc<Buffer>,
-    signalled: AtomicBool,
-    sub_channels: AtomicU16,
-}
-
-impl Link for Bus {
-    fn wait(&self) -> impl Future<Output = ()> + Send {
-        poll_fn(|_| match self.signalled.swap(false, Ordering::Relaxed) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-    }
-
-    fn signal(&self) {}
-
-    fn buffer(&self, pieces: impl IntoIterator<Item = (u64, usize)>) -> Option<Buffer> {
-        let pieces = pieces.into_iter().map(|(gpa, length)| (gpa as usize, length));
-        self.ram.parts(pieces)
-    }
-
-    fn offer_sub_channels(&self, count: u16) -> u16 {
-        self.sub_channels.store(count, Ordering::Relaxed);
-        count
-    }
-}
 
 struct World<'a> {
     rings: ring::Channel,
@@ -82,11 +52,7 @@ struct World<'a> {
 }
 
 fn bus() -> Bus {
-    Bus {
-        ram: buffer::owned(RAM * PAGE),
-        signalled: AtomicBool::new(false),
-        sub_channels: AtomicU16::new(0),
-    }
+    Bus::new(RAM)
 }
 
 impl<'a> World<'a> {
@@ -130,7 +96,7 @@ impl<'a> World<'a> {
     }
 
     fn step(&mut self) {
-        self.bus.signalled.store(true, Ordering::Relaxed);
+        self.bus.ring();
         for _ in 0..4 {
             if self.broken.is_none()
                 && let Poll::Ready(error) = self.host.as_mut().poll(&mut Context::from_waker(Waker::noop()))

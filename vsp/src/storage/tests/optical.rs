@@ -41,6 +41,22 @@ fn a_drive_tells_of_its_medium() {
     assert_eq!(world.command(2, &[0; 6]), sense(Sense::NO_MEDIUM));
 }
 
+#[test]
+fn a_medium_is_one_track_that_is_found_by_block_track_and_session() {
+    let (controller, bus) = (controller(), bus());
+    with_drive(&controller);
+    let mut world = World::ready(&controller, &bus);
+    let mut track = |by: u8, number: u8| world.read(1, &[0x52, by, 0, 0, 0, number, 0, 0, 36, 0], 36);
+    for (by, number) in [(0, 9), (1, 1), (2, 1)] {
+        let told = track(by, number).unwrap();
+        assert_eq!((told.len(), told[2], &told[8..12]), (36, 1, &[0; 4][..]));
+        assert_eq!(told[24..28], [0, 0, 0, 10], "blocks");
+    }
+    for (by, number) in [(0, 10), (1, 2), (1, 0), (3, 1)] {
+        assert_eq!(track(by, number).map(drop), sense(Sense::INVALID_FIELD));
+    }
+}
+
 /// A world with a drive of one medium, 40 sectors of `byte`, as unit 1.
 fn with_drive(controller: &Controller<RamDisk>) {
     let drive = LogicalUnit::optical(Some(medium(5)), id(), "1".to_string());

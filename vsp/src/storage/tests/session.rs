@@ -52,12 +52,12 @@ fn sub_channels_are_offered_up_to_the_maximum() {
         world.ask(Operation::CREATE_SUB_CHANNELS, &wanted(4)).status,
         Status::INVALID_PARAMETER
     );
-    assert_eq!(bus.sub_channels.load(Ordering::Relaxed), 0);
+    assert_eq!(bus.sub_channels(), 0);
     assert_eq!(
         world.ask(Operation::CREATE_SUB_CHANNELS, &wanted(3)).status,
         Status::SUCCESS
     );
-    assert_eq!(bus.sub_channels.load(Ordering::Relaxed), 3);
+    assert_eq!(bus.sub_channels(), 3);
 }
 
 #[test]
@@ -103,4 +103,27 @@ fn a_guest_that_does_not_drain_gets_all_answers_once_it_does() {
         world.step();
     }
     assert_eq!(seen, (0..asked).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_number_that_is_used_again_before_its_answer_is_answered_each_time() {
+    let ((controller, disk), bus) = (faulty(), bus());
+    let mut world = World::ready(&controller, &bus);
+    disk.set_held(true);
+    let data = GpaRange {
+        byte_count: 1024,
+        byte_offset: 0,
+        pages: &[10],
+    };
+    for _ in 0..3 {
+        world.submit(0, &READ_10, DataDirection::READ, data);
+        world.next -= 1;
+    }
+    world.step();
+    assert!(world.come().is_empty());
+    disk.set_held(false);
+    world.step();
+    let answered: Vec<_> = world.come().iter().map(|packet| packet.1).collect();
+    assert_eq!(answered, [world.next + 1; 3]);
+    assert_eq!(world.command(0, &[0; 6]), Ok(()));
 }

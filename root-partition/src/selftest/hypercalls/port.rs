@@ -49,9 +49,15 @@ pub(super) fn connect(
 }
 
 pub(super) fn ports(report: &mut Report, child: PartitionId) -> Result<(), String> {
-    let calls = hypercalls();
-    let own = PartitionId::SELF;
-    let (port_id, connection_id) = (HvStatus::INVALID_PORT_ID, HvStatus::INVALID_CONNECTION_ID);
+    creating(report, child)?;
+    connecting(report, child)?;
+    traffic(report, child);
+    ending(report, child);
+    Ok(())
+}
+
+fn creating(report: &mut Report, child: PartitionId) -> Result<(), String> {
+    let (calls, own) = (hypercalls(), PartitionId::SELF);
     let message = PortInfo::message(3, VP);
     let create = |id, info| calls.create_port(child, id, own, info);
     let name = "HvCallCreatePort";
@@ -86,8 +92,14 @@ pub(super) fn ports(report: &mut Report, child: PartitionId) -> Result<(), Strin
         create(EVENT_PORT, PortInfo::event(3, VP, 8, 4))
     })
     .map_err(text)?;
-    report.refuses(name, "an id in use is refused", create(PORT, message), port_id);
+    let again = create(PORT, message);
+    report.refuses(name, "an id in use is refused", again, HvStatus::INVALID_PORT_ID);
+    Ok(())
+}
 
+fn connecting(report: &mut Report, child: PartitionId) -> Result<(), String> {
+    let (calls, own) = (hypercalls(), PartitionId::SELF);
+    let (port_id, connection_id) = (HvStatus::INVALID_PORT_ID, HvStatus::INVALID_CONNECTION_ID);
     let name = "HvCallConnectPort";
     for id in [3, 0x100_0000, u32::MAX] {
         let done = connect(own, CONNECTION, child, PortId(id), PortType::MESSAGE);
@@ -142,9 +154,13 @@ pub(super) fn ports(report: &mut Report, child: PartitionId) -> Result<(), Strin
     }
     let done = connect(own, CONNECTION, child, PORT, PortType::MESSAGE);
     report.refuses(name, "a connection id in use is refused", done, connection_id);
-    traffic(report, child);
+    Ok(())
+}
 
-    // A port that goes takes its messages with it; the connection leads nowhere.
+/// A port that goes takes its messages with it; the connection leads nowhere.
+fn ending(report: &mut Report, child: PartitionId) {
+    let (calls, own) = (hypercalls(), PartitionId::SELF);
+    let (port_id, connection_id) = (HvStatus::INVALID_PORT_ID, HvStatus::INVALID_CONNECTION_ID);
     report.equal(
         "HvCallDeletePort",
         "a port with messages goes",
@@ -179,7 +195,6 @@ pub(super) fn ports(report: &mut Report, child: PartitionId) -> Result<(), Strin
         done,
         connection_id,
     );
-    Ok(())
 }
 
 /// Messages and events to a VP that takes none: its SynIC is off.

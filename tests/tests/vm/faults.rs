@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use tests::machine;
 
 use crate::storage::disk;
-use crate::world::World;
+use crate::world::{World, counted, ensure_said};
 
 /// First sector that cannot be read: 8 MiB into the disk.
 const BAD: u64 = 16384;
@@ -43,19 +43,17 @@ fn sectors_that_cannot_be_read_are_told_to_the_guest_that_reads_them_and_no_othe
         world.wait(name, "off")?;
     }
     let unlucky = world.console_of("unlucky")?;
-    for line in [
-        "disk: 0:0:0 blocks from 16384 on: the unit refuses: sense 3/11/00 at block 16384",
-        "disk: 0:0:0 blocks from 16512 on: the unit refuses: sense 3/11/00 at block 16512",
-        "disk: 0:0:0 swept: 256 pieces, 2 failed",
-        "disk: done",
-    ] {
-        ensure!(unlucky.contains(line), "{line:?} is not in\n{unlucky}");
-    }
+    ensure_said(
+        &unlucky,
+        &[
+            "disk: 0:0:0 blocks from 16384 on: the unit refuses: sense 3/11/00 at block 16384",
+            "disk: 0:0:0 blocks from 16512 on: the unit refuses: sense 3/11/00 at block 16512",
+            "disk: 0:0:0 swept: 256 pieces, 2 failed",
+            "disk: done",
+        ],
+    )?;
     let lucky = world.console_of("lucky")?;
-    ensure!(
-        lucky.contains("pieces, 0 failed") && lucky.contains("disk: done"),
-        "{lucky}"
-    );
+    ensure_said(&lucky, &["pieces, 0 failed", "disk: done"])?;
     // The shell's own look finds them as well.
     let reply = world.run("disk check nvme1")?;
     ensure!(
@@ -145,11 +143,7 @@ fn kills_leave_no_trace(kills: usize) -> Result<()> {
             _ => before = Some(world.balance()?),
         }
     }
-    let sent = |world: &mut World| -> Result<u64> {
-        let list = world.json("bus list other")?;
-        let counters = list["counters"].as_array().context("no counters")?;
-        Ok(counters.iter().filter_map(|row| row["sent"].as_u64()).sum())
-    };
+    let sent = |world: &mut World| counted(&world.json("bus list other")?, "sent", |_| true);
     let before = sent(&mut world)?;
     world.until(
         "the other guest's disk goes on",

@@ -5,26 +5,25 @@ use std::time::Duration;
 use anyhow::Result;
 use tests::machine;
 
-use crate::world::World;
+use crate::world::{World, ensure_said};
 
 #[test]
 fn hello_starts_its_vps_and_powers_itself_off() -> Result<()> {
     let mut world = World::boot(machine(), &[])?;
-    world.text("vm create hello")?;
-    world.text("vm start hello --wait")?;
-    let said = world.console_of("hello")?;
-    for line in [
-        "hello: running as a child partition",
-        "hello: 2 processors",
-        "hello: VP 0 says hello",
-        "hello: VP 1 says hello",
-        "hello: VP 1 has waited for its timer",
-        "hello: VP 0 was called by the one before",
-        "hello: VP 1 was called by the one before",
-        "hello: done",
-    ] {
-        assert!(said.contains(line), "{line:?} is not in\n{said}");
-    }
+    let said = world.run_to_its_end("hello")?;
+    ensure_said(
+        &said,
+        &[
+            "hello: running as a child partition",
+            "hello: 2 processors",
+            "hello: VP 0 says hello",
+            "hello: VP 1 says hello",
+            "hello: VP 1 has waited for its timer",
+            "hello: VP 0 was called by the one before",
+            "hello: VP 1 was called by the one before",
+            "hello: done",
+        ],
+    )?;
     assert_eq!(world.state("hello")?, "off");
     assert!(world.log_of("hello")?.contains("the guest powered itself off"));
     Ok(())

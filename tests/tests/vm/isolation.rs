@@ -34,9 +34,7 @@ fn a_guest_that_writes_wherever_it_can_changes_nobody_elses_memory() -> Result<(
     let before = memory(&mut world, "canary")?;
     let registers = world.text("vm regs canary")?;
 
-    world.text("vm create prober")?;
-    world.text("vm start prober --wait")?;
-    let said = world.console_of("prober")?;
+    let said = world.run_to_its_end("prober")?;
     assert!(
         said.contains("PASS Isolation") && !said.contains("FAIL "),
         "{said}"

@@ -7,7 +7,7 @@ use tests::outside::{fetch, free_port};
 use tests::{machine, row};
 use xtask::Forward;
 
-use crate::world::World;
+use crate::world::{World, counted, ensure_said};
 
 /// A description of `chat` with words on its command line, and keys of its card.
 pub(crate) fn chat(words: &str, card: &str) -> String {
@@ -166,17 +166,13 @@ fn guests_of_other_vlans_and_guests_with_a_false_address_are_not_heard() -> Resu
     let mut world = World::boot(machine(), &descriptions)?;
     world.start("listens")?;
     // Who may be heard is: what the others miss is not the switch.
-    world.text("vm create same")?;
-    world.text("vm start same --wait")?;
-    let same = world.console_of("same")?;
-    ensure!(same.contains("chat: there: 65536 bytes unharmed"), "{same}");
+    let same = world.run_to_its_end("same")?;
+    ensure_said(&same, &["chat: there: 65536 bytes unharmed"])?;
     world.start("other")?;
     world.wait_said("other", "chat: failed: the other is silent: no answer to a ping")?;
     world.start("false")?;
     world.until("frames with a false address are counted", |world| {
-        let list = world.json("net list")?;
-        let counters = list["counters"].as_array().context("no counters")?;
-        Ok(counters.iter().any(|port| port["spoofed"].as_u64() > Some(3)))
+        Ok(counted(&world.json("net list")?, "spoofed", |_| true)? > 3)
     })?;
     let said = world.console_of("false")?;
     ensure!(!said.contains("answers"), "{said}");

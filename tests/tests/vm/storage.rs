@@ -3,19 +3,11 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use tests::image::crc32;
 use tests::machine;
 use xtask::images;
 
-use crate::world::World;
-
-/// CRC-32 (IEEE 802.3), bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            (sum >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(sum & 1))
-        })
-    })
-}
+use crate::world::{World, ensure_said};
 
 /// A description of the demo with words on its command line, and its disks.
 pub(crate) fn disk(processors: u32, words: &str, disks: &[&str]) -> String {
@@ -28,9 +20,7 @@ pub(crate) fn disk(processors: u32, words: &str, disks: &[&str]) -> String {
 #[test]
 fn what_was_flushed_is_there_after_a_reset_and_a_file_is_read_whole() -> Result<()> {
     let mut world = World::boot(machine(), &[])?;
-    world.text("vm create disk")?;
-    world.text("vm start disk --wait")?;
-    let said = world.console_of("disk")?;
+    let said = world.run_to_its_end("disk")?;
     let mut file = fs::read(images::built()?.folder().join("disk"))?;
     file.resize(file.len().next_multiple_of(512), 0);
     let checksum = format!("disk: 0:0:1 has CRC-32 {:08x}", crc32(&file));
@@ -45,13 +35,14 @@ fn what_was_flushed_is_there_after_a_reset_and_a_file_is_read_whole() -> Result<
         first.contains(&checksum) && second.contains(&checksum),
         "no {checksum:?} in\n{said}"
     );
-    for line in [
-        "disk: 0:0:0 partition 1: 32701 blocks from 34 on, 'demo'",
-        "disk: verified: 1048576 bytes on 0:0:0",
-        "disk: done",
-    ] {
-        assert!(second.contains(line), "{line:?} is not in\n{second}");
-    }
+    ensure_said(
+        second,
+        &[
+            "disk: 0:0:0 partition 1: 32701 blocks from 34 on, 'demo'",
+            "disk: verified: 1048576 bytes on 0:0:0",
+            "disk: done",
+        ],
+    )?;
     assert_eq!(world.state("disk")?, "off");
     Ok(())
 }
@@ -67,10 +58,8 @@ fn what_was_flushed_to_nvme_is_there_when_the_machine_comes_again() -> Result<()
         ("disk: verified: 1048576 bytes", false),
     ] {
         let mut world = World::boot(machine().disk(&file), &[("keeper", guest())])?;
-        world.text("vm create keeper")?;
-        world.text("vm start keeper --wait")?;
-        let said = world.console_of("keeper")?;
-        assert!(said.contains(line) && said.contains("disk: done"), "{said}");
+        let said = world.run_to_its_end("keeper")?;
+        ensure_said(&said, &[line, "disk: done"])?;
         // The first machine is not shut down: its power goes.
         if !pulled {
             world.text("vm delete keeper")?;
@@ -83,13 +72,11 @@ fn what_was_flushed_to_nvme_is_there_when_the_machine_comes_again() -> Result<()
 fn each_further_vp_brings_a_channel() -> Result<()> {
     let guest = disk(3, "channels", &["source = \"ram:16MiB\""]);
     let mut world = World::boot(machine(), &[("many", guest)])?;
-    world.text("vm create many")?;
-    world.text("vm start many --wait")?;
-    let said = world.console_of("many")?;
-    for line in ["disk: 3 channels", "disk: verified: 1048576 bytes", "disk: done"] {
-        assert!(said.contains(line), "{line:?} is not in\n{said}");
-    }
-    Ok(())
+    let said = world.run_to_its_end("many")?;
+    ensure_said(
+        &said,
+        &["disk: 3 channels", "disk: verified: 1048576 bytes", "disk: done"],
+    )
 }
 
 #[test]

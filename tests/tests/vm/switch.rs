@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use tests::{machine, number, row};
 
 use crate::network::chat;
-use crate::world::World;
+use crate::world::{World, counted};
 
 /// Bytes that are never all sent.
 const ENDLESS: &str = "bulk=1000000000000";
@@ -32,22 +31,12 @@ fn world(switch: &str, talkers: &[(&str, &str)]) -> Result<World> {
 }
 
 /// What a card's port has counted.
-fn counted(world: &mut World, card: &str, counter: &str) -> Result<u64> {
+fn counted_of(world: &mut World, card: &str, counter: &str) -> Result<u64> {
     let list = world.json("net list")?;
-    let rows = list["ports"].as_array().context("no ports")?;
-    let port = rows
-        .iter()
-        .find(|row| row["card"] == card)
-        .with_context(|| format!("no card {card} in {list}"))?;
-    let counters = list["counters"].as_array().context("no counters")?;
-    let same = |row: &&Value| row["switch"] == port["switch"] && row["port"] == port["port"];
-    let row = counters
-        .iter()
-        .find(same)
-        .with_context(|| format!("no counters of {card} in {list}"))?;
-    row[counter]
-        .as_u64()
-        .with_context(|| format!("no {counter} in {list}"))
+    let port = row(&list, "ports", "card", card);
+    counted(&list, counter, |row| {
+        row["switch"] == port["switch"] && row["port"] == port["port"]
+    })
 }
 
 /// Has a talker talk to its end.
@@ -97,7 +86,7 @@ fn what_a_port_sends_is_captured_and_mirrored() -> Result<()> {
     )?;
     world.start("watches")?;
     world.wait_said("watches", "chat: listening")?;
-    let unmirrored = counted(&mut world, "watches/0", "frames_to")?;
+    let unmirrored = counted_of(&mut world, "watches/0", "frames_to")?;
     world.text("net mirror watches/0 takes")?;
     world.text("net mirror listens/0 both")?;
     world.start("talks")?;
@@ -114,8 +103,8 @@ fn what_a_port_sends_is_captured_and_mirrored() -> Result<()> {
         ensure!(kinds.contains(&kind), "no {kind:#06x} in {kinds:04x?}");
     }
     world.wait_said("talks", "chat: done")?;
-    let mirrored = counted(&mut world, "watches/0", "frames_to")? - unmirrored;
-    let sent = counted(&mut world, "listens/0", "frames_from")?;
+    let mirrored = counted_of(&mut world, "watches/0", "frames_to")? - unmirrored;
+    let sent = counted_of(&mut world, "listens/0", "frames_from")?;
     ensure!(
         mirrored > sent,
         "{mirrored} frames were mirrored, but {sent} sent and others received"
@@ -160,14 +149,14 @@ fn a_link_that_is_down_carries_nothing_and_goes_on_when_it_is_up() -> Result<()>
         row(&list, "ports", "card", "listens/0")["link"] == "down",
         "{list}"
     );
-    let still = counted(&mut world, "listens/0", "frames_from")?;
+    let still = counted_of(&mut world, "listens/0", "frames_from")?;
     // The talker tries again now and then, and nothing of it arrives.
-    let tried = counted(&mut world, "talks/0", "frames_from")?;
+    let tried = counted_of(&mut world, "talks/0", "frames_from")?;
     world.until("the talker tries again", |world| {
-        Ok(counted(world, "talks/0", "frames_from")? > tried)
+        Ok(counted_of(world, "talks/0", "frames_from")? > tried)
     })?;
     ensure!(
-        counted(&mut world, "listens/0", "frames_from")? == still,
+        counted_of(&mut world, "listens/0", "frames_from")? == still,
         "it is heard"
     );
     world.text("net link listens/0 up")?;
@@ -180,12 +169,12 @@ fn a_guest_that_floods_its_switch_does_not_starve_the_others_or_the_root() -> Re
     let mut world = world("flooded", &[("floods", "flood"), ("talks", "bulk=1000000")])?;
     world.start("floods")?;
     world.wait_said("floods", "chat: flooding")?;
-    let before = counted(&mut world, "floods/0", "frames_from")?;
+    let before = counted_of(&mut world, "floods/0", "frames_from")?;
     let said = talks_to_its_end(&mut world, "talks")?;
     ensure!(said.contains("chat: there: 1000000 bytes unharmed"), "{said}");
     // The root's shell has answered all along, and the flood has gone on.
     ensure!(
-        counted(&mut world, "floods/0", "frames_from")? > before + 1000,
+        counted_of(&mut world, "floods/0", "frames_from")? > before + 1000,
         "there was no flood"
     );
     world.text("vm kill floods").map(drop)

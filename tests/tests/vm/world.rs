@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tests::{Shell, number};
 use xtask::Machine;
@@ -40,6 +40,24 @@ pub(crate) fn hello(processors: u32, word: &str, more: &str) -> String {
     )
 }
 
+/// Checks that all these lines, or parts of lines, were said.
+pub(crate) fn ensure_said(said: &str, lines: &[&str]) -> Result<()> {
+    for line in lines {
+        ensure!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    Ok(())
+}
+
+/// What `counter` is in those rows of a listing's table of counters that are `wanted`, in sum.
+pub(crate) fn counted(listing: &Value, counter: &str, wanted: impl Fn(&Value) -> bool) -> Result<u64> {
+    let rows = listing["counters"].as_array().context("no counters")?;
+    let counts = rows.iter().filter(|row| wanted(row)).map(|row| {
+        let count = row[counter].as_u64();
+        count.with_context(|| format!("no {counter} in {row}"))
+    });
+    counts.sum()
+}
+
 impl Balance {
     /// What is free and can be used by nobody else.
     pub(crate) fn available(self) -> u64 {
@@ -66,6 +84,13 @@ impl World {
     pub(crate) fn start(&mut self, name: &str) -> Result<()> {
         self.text(&format!("vm create {name}"))?;
         self.text(&format!("vm start {name}")).map(drop)
+    }
+
+    /// Makes a machine of the description `name`, has it run to its end, and returns what its console has said.
+    pub(crate) fn run_to_its_end(&mut self, name: &str) -> Result<String> {
+        self.text(&format!("vm create {name}"))?;
+        self.text(&format!("vm start {name} --wait"))?;
+        self.console_of(name)
     }
 
     /// The state of a machine.

@@ -12,6 +12,18 @@ pub mod ring;
 
 use alloc::vec::Vec;
 
+/// Bytes as a fuzzer gives them at first, always the same ones for a seed (xorshift): for tests that try an entry as it is.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| byte()).collect()
+}
+
 /// The bytes of a fuzzer, taken from the front; zeroes when they are used up.
 pub struct Input<'a>(&'a [u8]);
 

@@ -458,21 +458,13 @@ fn read(page: u64, bytes: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmbus::fuzz::noise;
 
     #[test]
     fn a_host_that_lies_breaks_nothing() {
         let mut frames = 0;
         for seed in 1..400_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let bytes: Vec<u8> = (0..6000)
-                .map(|_| {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    state as u8
-                })
-                .collect();
-            frames += host(&bytes);
+            frames += host(&noise(seed, 6000));
         }
         assert!(
             frames > 1000,

@@ -263,21 +263,13 @@ fn outcome(input: &mut Input<'_>, mut request: ScsiRequest) -> ScsiRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmbus::fuzz::noise;
 
     #[test]
     fn a_host_that_lies_breaks_nothing() {
         let mut opened = 0;
         for seed in 1..400_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let bytes: Vec<u8> = (0..4000)
-                .map(|_| {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    state as u8
-                })
-                .collect();
-            opened += host(&bytes);
+            opened += host(&noise(seed, 4000));
         }
         assert!(
             opened > 200,

@@ -141,6 +141,19 @@ fn a_request_for_room_that_is_there_is_met_at_once() {
 }
 
 #[test]
+fn a_writer_whose_ring_lacks_the_feature_bit_is_not_signalled_and_knows_that() {
+    let (mut guest, mut host, hand) = channel(1).unwrap();
+    hand.poke_u32(Which::FromGuest, 64, 0);
+    assert!(!guest.outgoing.peer_signals_room());
+    let payload = [0; 1000];
+    while guest.outgoing.send(1, NONE, &[&payload]).is_ok() {}
+    assert_eq!(guest.outgoing.request_space(1024), Ok(false));
+    let mut batch = host.incoming.batch();
+    batch.next().unwrap().unwrap();
+    assert_eq!(batch.finish(), Signal::NotNeeded);
+}
+
+#[test]
 fn packets_up_to_the_rings_capacity_fit() {
     let (mut guest, mut host, _) = channel(2).unwrap();
     let largest = 2 * 4096 - 16 - 8 - 8;

@@ -15,7 +15,8 @@ pub(super) struct Bus {
     /// The guest's memory.
     pub(super) ram: Arc<Buffer>,
     signalled: AtomicBool,
-    sub_channels: AtomicU16,
+    /// Sub-channels that the host has offered.
+    pub(super) sub_channels: AtomicU16,
 }
 
 impl Bus {
@@ -31,11 +32,6 @@ impl Bus {
     /// The guest signals the host.
     pub(super) fn ring(&self) {
         self.signalled.store(true, Ordering::Relaxed);
-    }
-
-    /// Sub-channels that the host has offered.
-    pub(super) fn sub_channels(&self) -> u16 {
-        self.sub_channels.load(Ordering::Relaxed)
     }
 }
 

@@ -55,6 +55,15 @@ pub struct TransferRange {
 }
 const _: () = assert!(size_of::<TransferRange>() == 8);
 
+/// What follows the descriptor of a transfer-page packet that names one range.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct OnlyRange {
+    pub(super) header: TransferHeader,
+    pub(super) range: TransferRange,
+}
+const _: () = assert!(size_of::<OnlyRange>() == 16);
+
 /// A range of guest memory to be named in a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct GpaRange<'a> {
@@ -117,6 +126,16 @@ impl<'a> Packet<'a> {
         }
         let gpa = page.checked_mul(PAGE as u64)? + u64::from(byte_offset);
         Some((gpa, byte_count as usize))
+    }
+
+    /// The page set of a transfer-page packet and its range, if it names one; `None` says nothing of any other packet.
+    #[inline]
+    pub fn only_range(&self) -> Option<(u16, TransferRange)> {
+        if self.kind() != PacketType::TRANSFER_PAGES {
+            return None;
+        }
+        let OnlyRange { header, range } = self.read_header(0).ok()?;
+        (header.range_count == 1).then_some((header.page_set, range))
     }
 
     /// The page set and the ranges of a transfer-page packet.

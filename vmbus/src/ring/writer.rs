@@ -1,6 +1,8 @@
 //! The writing end of a ring.
 
-use super::gpa::{GpaDirectHeader, GpaRange, OnlyPage, RangeHeader, TransferHeader, TransferRange};
+use super::gpa::{
+    GpaDirectHeader, GpaRange, OnlyPage, OnlyRange, RangeHeader, TransferHeader, TransferRange,
+};
 use super::memory::RingMemory;
 use super::order::{self, Control, FLOW_CONTROL, free};
 use super::packet::{DESCRIPTOR, Descriptor, MAX_PACKET, OutsidePacket, PacketFlags, PacketType, TRAILER};
@@ -305,6 +307,38 @@ impl WriteBatch<'_> {
             range_count: ranges.len() as u32,
         });
         packet.append(ranges.as_bytes());
+        packet.append(payload);
+        Ok(())
+    }
+
+    /// As [`push_transfer_pages`](Self::push_transfer_pages), of one range, as most packets have; `payload` is a structure.
+    #[inline(always)]
+    pub fn push_transfer_range(
+        &mut self,
+        transaction: u64,
+        flags: PacketFlags,
+        page_set: u16,
+        range: TransferRange,
+        payload: &(impl IntoBytes + Immutable),
+    ) -> Result<(), RingError> {
+        let payload = payload.as_bytes();
+        let header = size_of::<OnlyRange>();
+        let mut packet = self.reserve(
+            PacketType::TRANSFER_PAGES,
+            transaction,
+            flags,
+            header,
+            payload.len(),
+        )?;
+        packet.append_value(&OnlyRange {
+            header: TransferHeader {
+                page_set,
+                sender_owns_set: 0,
+                reserved: 0,
+                range_count: 1,
+            },
+            range,
+        });
         packet.append(payload);
         Ok(())
     }

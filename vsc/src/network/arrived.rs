@@ -1,7 +1,9 @@
 //! RNDIS packets as the host writes them into the receive buffer. It can change them at any moment: header and values are copied, checked
 //! and used as they were copied; then the frame is.
 
+use super::queue::MAX_FRAME;
 use crate::memory::Buffer;
+use vmbus::protocol::network::ETHERNET_HEADER;
 use vmbus::protocol::network::packet_info::{self, Fragment, Info, InfoType, ReceiveChecksum, VlanTag};
 use vmbus::protocol::network::rndis::{self, MessageType};
 use vmbus::ring::gpa::TransferRange;
@@ -87,6 +89,49 @@ pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMes
         part.read_beside(bytes);
     }
     Ok(part)
+}
+
+/// Copies the next frame of some messages to the first bytes of `into`, taking no more of them than it needs: a whole frame, as most are, or
+/// all pieces of one. What makes no sense is left out, and counted in `bad`.
+#[inline]
+pub(super) fn next_frame(
+    buffer: &Buffer,
+    ranges: impl Iterator<Item = TransferRange>,
+    into: &mut [u8],
+    bad: &mut u64,
+) -> Option<Received> {
+    let mut joined: Option<Received> = None;
+    for range in ranges {
+        let before = joined.take();
+        let Ok(part) = read(buffer, range) else {
+            *bad += 1;
+            continue;
+        };
+        let (first, last) = match part.fragment {
+            None => (true, true),
+            Some(fragment) => (fragment.has(Fragment::FIRST), fragment.has(Fragment::LAST)),
+        };
+        let begun = match first {
+            true => Some(Received {
+                length: 0,
+                ..part.received
+            }),
+            false => before,
+        };
+        let length = begun.map_or(0, |begun| begun.length);
+        let end = length + part.received.length;
+        let place = into.get_mut(length..end).filter(|_| end <= MAX_FRAME);
+        let copied = place.is_some_and(|place| buffer.copy_to(part.start, place).is_ok());
+        let now = begun
+            .filter(|_| copied)
+            .map(|begun| Received { length: end, ..begun });
+        match now {
+            Some(frame) if last && end >= ETHERNET_HEADER => return Some(frame),
+            Some(piece) if !last => joined = Some(piece),
+            _ => *bad += 1,
+        }
+    }
+    None
 }
 
 impl Part {

@@ -165,10 +165,10 @@ impl Queue {
             // Completions may have come that nobody has looked for.
             state.pump(&self.line);
         }
-        let mut result = state.send(&[head, frame], RndisChannel::DATA);
+        let mut result = state.send_frame(head, frame);
         if matches!(result, Err(NetworkError::Full)) {
             state.pump(&self.line);
-            result = state.send(&[head, frame], RndisChannel::DATA);
+            result = state.send_frame(head, frame);
         }
         self.finish(state);
         result
@@ -274,7 +274,7 @@ impl Queue {
             self.try_send(context, |state| {
                 let number = state.requests.number();
                 let message = message(number).ok_or(NetworkError::Protocol)?;
-                state.send(&[message.as_bytes()], RndisChannel::CONTROL)?;
+                state.send_pages(&[message.as_bytes()], RndisChannel::CONTROL)?;
                 let question = Question::Rndis(number, answer);
                 state.requests.asked(question);
                 Ok(question)

@@ -6,7 +6,6 @@ use crate::memory::Buffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use vmbus::protocol::network::nvsp::NO_PART;
 
 /// Set in the transaction of a message that has no slot.
 pub(super) const NO_SLOT: u64 = 1 << 63;
@@ -37,15 +36,17 @@ struct Slot {
     busy: bool,
 }
 
-/// Where a message goes.
+/// A slot for a small message, as it was found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct Small<'a> {
     /// The memory.
     pub(super) buffer: &'a Buffer,
     /// Where the message begins in it.
     pub(super) offset: usize,
-    /// The part of the send buffer, or [`NO_PART`]: then the packet names the pages.
+    /// The part of the send buffer.
     pub(super) part: u32,
+    /// The transaction of the message.
+    pub(super) transaction: u64,
 }
 
 impl Slots {
@@ -76,37 +77,29 @@ impl Slots {
         self.free_small.is_empty() && self.small.as_ref().is_some_and(|small| length <= small.part_size)
     }
 
-    /// The slot that a message of `length` bytes would take, and its memory.
+    /// The slot for small messages that one of `length` bytes would take; `None` if it is none, or finds none.
     #[inline]
-    pub(super) fn find(&self, length: usize) -> Result<(u16, Place<'_>), NetworkError> {
-        if let Some(small) = self.small.as_ref().filter(|small| length <= small.part_size)
-            && let Some(&index) = self.free_small.last()
-        {
-            let number = usize::from(index).saturating_sub(self.large.len());
-            let part = small.parts.start + number as u32;
-            let place = Place {
-                buffer: &small.buffer,
-                offset: part as usize * small.part_size,
-                part,
-            };
-            return Ok((index, place));
-        }
-        self.find_large(length)
+    pub(super) fn find_small(&self, length: usize) -> Option<Small<'_>> {
+        let small = self.small.as_ref().filter(|small| length <= small.part_size)?;
+        let index = *self.free_small.last()?;
+        let number = usize::from(index).saturating_sub(self.large.len());
+        let part = small.parts.start + number as u32;
+        Some(Small {
+            buffer: &small.buffer,
+            offset: part as usize * small.part_size,
+            part,
+            transaction: self.transaction(index),
+        })
     }
 
-    /// The same among the slots for large messages.
-    pub(super) fn find_large(&self, length: usize) -> Result<(u16, Place<'_>), NetworkError> {
+    /// The slot that a message of `length` bytes would take among those for large ones, and its memory.
+    pub(super) fn find_large(&self, length: usize) -> Result<(u16, &Buffer), NetworkError> {
         if length > self.largest() {
             return Err(NetworkError::FrameSize(length));
         }
         let index = *self.free_large.last().ok_or(NetworkError::Full)?;
         let buffer = self.large.get(usize::from(index)).ok_or(NetworkError::Full)?;
-        let place = Place {
-            buffer,
-            offset: 0,
-            part: NO_PART,
-        };
-        Ok((index, place))
+        Ok((index, buffer))
     }
 
     /// Bytes of the largest message that there is a slot for.
@@ -134,15 +127,24 @@ impl Slots {
         u64::from(generation) << 16 | (u64::from(index) + 1)
     }
 
-    /// Makes the slot that was found that of a message that was sent.
-    pub(super) fn take(&mut self, index: u16) {
-        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+    /// Makes the slot that [`find_small`](Self::find_small) found that of a message that was sent.
+    #[inline]
+    pub(super) fn take_small(&mut self) {
+        let index = self.free_small.pop();
+        self.take(index);
+    }
+
+    /// The same of [`find_large`](Self::find_large).
+    pub(super) fn take_large(&mut self) {
+        let index = self.free_large.pop();
+        self.take(index);
+    }
+
+    #[inline]
+    fn take(&mut self, index: Option<u16>) {
+        if let Some(slot) = index.and_then(|index| self.slots.get_mut(usize::from(index))) {
             slot.busy = true;
         }
-        match usize::from(index) < self.large.len() {
-            true => self.free_large.pop(),
-            false => self.free_small.pop(),
-        };
     }
 
     /// Frees the slot of a message that was completed; `false` if none was.
@@ -197,11 +199,12 @@ mod tests {
     #[test]
     fn a_slot_is_free_again_when_its_message_is_completed_and_only_then() {
         let mut slots = slots();
-        let (index, place) = slots.find(1024).unwrap();
-        assert_eq!((place.part, place.offset), (1, 1024));
-        let transaction = slots.transaction(index);
-        slots.take(index);
-        assert_ne!(slots.find(1024).unwrap().0, index);
+        let found = slots.find_small(1024).unwrap();
+        assert_eq!((found.part, found.offset), (1, 1024));
+        let transaction = found.transaction;
+        slots.take_small();
+        let next = slots.find_small(1024).unwrap();
+        assert_eq!(next.part, 2);
         for wrong in [
             0,
             transaction + 1,
@@ -212,20 +215,28 @@ mod tests {
             assert!(!slots.complete(wrong), "{wrong:#x}");
         }
         assert!(slots.complete(transaction) && !slots.complete(transaction));
-        assert_eq!(slots.find(1024).unwrap().0, index);
-        assert_ne!(slots.transaction(index), transaction);
+        let again = slots.find_small(1024).unwrap();
+        assert_eq!(again.part, 1);
+        assert_ne!(again.transaction, transaction);
     }
 
     #[test]
-    fn small_messages_take_large_slots_when_there_are_no_others() {
+    fn each_kind_of_message_has_slots_of_its_own_and_no_more() {
         let mut slots = slots();
-        for part in [1, 2, NO_PART, NO_PART] {
-            let (index, place) = slots.find(10).unwrap();
-            assert_eq!(place.part, part);
-            slots.take(index);
+        for part in [1, 2] {
+            assert_eq!(slots.find_small(10).unwrap().part, part);
+            slots.take_small();
         }
-        assert!(matches!(slots.find(10), Err(NetworkError::Full)));
-        assert!(matches!(slots.find(9000), Err(NetworkError::FrameSize(9000))));
+        assert!(slots.find_small(10).is_none() && slots.is_short(10));
+        for _ in 0..2 {
+            assert!(slots.has_room() && slots.find_large(10).is_ok());
+            slots.take_large();
+        }
+        assert!(matches!(slots.find_large(10), Err(NetworkError::Full)));
+        assert!(matches!(
+            slots.find_large(9000),
+            Err(NetworkError::FrameSize(9000))
+        ));
         assert_eq!((slots.busy(), slots.take_busy_memory().len()), (4, 2));
     }
 }

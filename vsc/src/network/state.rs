@@ -3,7 +3,6 @@
 use super::arrived::{self, Received};
 use super::card::Counters;
 use super::error::NetworkError;
-use super::queue::MAX_FRAME;
 use super::requests::{ANSWER, Question, Requests};
 use super::slots::{NO_SLOT, Slots};
 use crate::memory::Buffer;
@@ -14,8 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RECEIVE_BUFFER_ID, RndisChannel, Status};
-use vmbus::protocol::network::packet_info::Fragment;
-use vmbus::protocol::network::{ETHERNET_HEADER, rndis};
+use vmbus::protocol::network::rndis;
 use vmbus::ring::gpa::{GpaRange, TransferRange};
 use vmbus::ring::{self, Packet, PacketFlags, PacketType, RingError, WriteBatch};
 use zerocopy::{FromBytes, IntoBytes};
@@ -83,53 +81,37 @@ pub(super) struct ReceiveBuffer {
 /// A packet with frames.
 pub(super) struct Arrived {
     /// `None` if no completion is wanted.
-    pub(super) transaction: Option<u64>,
-    pub(super) ranges: Ranges,
-    pub(super) parts: usize,
+    transaction: Option<u64>,
+    ranges: Ranges,
 }
 
-/// Where the messages of a packet are. Mostly there is one, which takes no memory of its own.
-#[derive(Default)]
-pub(super) struct Ranges {
-    first: Option<TransferRange>,
-    others: Box<[TransferRange]>,
-    /// How many of the others were taken.
+/// Where the messages of a packet are.
+enum Ranges {
+    /// Mostly there is one.
+    One(TransferRange),
+    Several(Box<Several>),
+}
+
+struct Several {
+    ranges: Box<[TransferRange]>,
+    /// How many of them were taken.
     taken: usize,
 }
 
 impl Ranges {
-    #[inline]
-    const fn len(&self) -> usize {
-        self.first.is_some() as usize + (self.others.len() - self.taken)
-    }
-}
-
-impl FromIterator<TransferRange> for Ranges {
-    #[inline]
-    fn from_iter<I: IntoIterator<Item = TransferRange>>(ranges: I) -> Self {
-        let mut ranges = ranges.into_iter();
-        let first = ranges.next();
-        let others = match ranges.next() {
-            None => Box::default(),
-            Some(second) => core::iter::once(second).chain(ranges).collect(),
-        };
-        Self {
-            first,
-            others,
-            taken: 0,
+    fn for_each(self, mut each: impl FnMut(TransferRange)) {
+        match self {
+            Self::One(range) => each(range),
+            Self::Several(several) => several.for_each(each),
         }
     }
 }
 
-impl Iterator for Ranges {
+impl Iterator for Several {
     type Item = TransferRange;
 
-    #[inline]
     fn next(&mut self) -> Option<TransferRange> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
-        let next = self.others.get(self.taken)?;
+        let next = self.ranges.get(self.taken)?;
         self.taken += 1;
         Some(*next)
     }
@@ -150,54 +132,58 @@ impl State {
         }
     }
 
-    /// Writes a message of `parts` into a slot, and puts it into the ring.
+    /// Sends a frame with `start` before it.
     #[inline]
-    pub(super) fn send(&mut self, parts: &[&[u8]], channel: RndisChannel) -> Result<(), NetworkError> {
+    pub(super) fn send_frame(&mut self, start: &[u8], frame: &[u8]) -> Result<(), NetworkError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
+        let length = start.len() + frame.len();
+        let Some(slot) = self.slots.find_small(length) else {
+            return self.send_pages(&[start, frame], RndisChannel::DATA);
+        };
+        let (buffer, offset) = (slot.buffer, slot.offset);
+        let written = buffer
+            .copy_from(offset, start)
+            .and_then(|()| buffer.copy_from(offset + start.len(), frame));
+        written.map_err(|_| NetworkError::Protocol)?;
+        let message = message(RndisChannel::DATA, slot.part, length as u32);
+        let flags = PacketFlags::COMPLETION_REQUESTED;
+        let mut batch = self.rings.outgoing.batch()?;
+        pay(&mut batch, (&mut self.owed, &mut self.owed_parts));
+        let pushed = batch.push(PacketType::IN_BAND, slot.transaction, flags, &[&message]);
+        // What was owed is told, even if the message finds no room.
+        self.ring |= batch.commit().is_needed();
+        pushed.map_err(full)?;
+        self.slots.take_small();
+        Ok(())
+    }
+
+    /// Writes a message of `parts` into pages of its own, and puts what names them into the ring.
+    pub(super) fn send_pages(&mut self, parts: &[&[u8]], channel: RndisChannel) -> Result<(), NetworkError> {
         if let Some(error) = self.closed {
             return Err(error);
         }
         let length = parts.iter().map(|part| part.len()).sum();
-        let (index, place) = match channel {
-            // Hosts look for requests in pages only.
-            RndisChannel::CONTROL => self.slots.find_large(length)?,
-            _ => self.slots.find(length)?,
-        };
-        let mut at = place.offset;
+        let (index, buffer) = self.slots.find_large(length)?;
+        let mut at = 0;
         for part in parts {
-            place
-                .buffer
-                .copy_from(at, part)
-                .map_err(|_| NetworkError::Protocol)?;
+            buffer.copy_from(at, part).map_err(|_| NetworkError::Protocol)?;
             at += part.len();
         }
-        let message = nvsp::message(
-            MessageType::SEND_RNDIS_PACKET,
-            &nvsp::RndisPacket {
-                channel,
-                part: place.part,
-                part_length: if place.part == NO_PART { 0 } else { length as u32 },
-            },
-        );
         let transaction = self.slots.transaction(index);
-        let pages = match place.part {
-            NO_PART => Some(
-                place
-                    .buffer
-                    .pages(place.offset, length)
-                    .map_err(|_| NetworkError::Protocol)?,
-            ),
-            _ => None,
-        };
-        let range = pages.map(|(offset, pages)| GpaRange {
+        let (offset, pages) = buffer.pages(0, length).map_err(|_| NetworkError::Protocol)?;
+        let range = GpaRange {
             byte_count: length as u32,
             byte_offset: offset as u32,
             pages,
-        });
+        };
+        let message = message(channel, NO_PART, 0);
         let flags = PacketFlags::COMPLETION_REQUESTED;
         let owed = (&mut self.owed, &mut self.owed_parts);
         let out = (&mut self.rings.outgoing, &mut self.ring);
-        push(out, owed, transaction, flags, &message, range)?;
-        self.slots.take(index);
+        push(out, owed, transaction, flags, &message, Some(range))?;
+        self.slots.take_large();
         Ok(())
     }
 
@@ -219,94 +205,56 @@ impl State {
 
     #[inline]
     pub(super) fn receive(&mut self, into: &mut [u8], line: &Line) -> Result<Option<Received>, NetworkError> {
+        if let Some(error) = self.closed {
+            return Err(error);
+        }
         for _ in 0..AT_ONCE {
-            if let Some(error) = self.closed {
-                return Err(error);
-            }
-            if !self.arrived.is_empty() {
-                if let Some(received) = self.frame(into, line) {
-                    return Ok(Some(received));
+            match self.arrived.pop_front() {
+                Some(arrived) => {
+                    if let Some(received) = self.frame(arrived, into, line) {
+                        return Ok(Some(received));
+                    }
                 }
-            } else if !self.next(line) {
-                return Ok(None);
+                None if self.next(line) => {}
+                None => return Ok(None),
             }
         }
         Ok(None)
     }
 
-    /// The next frame of the packet that is being fetched; `None` when it has no more, and is done.
+    /// The next frame of a packet, which comes up again if it has more; `None` if there is none in it.
     #[inline]
-    fn frame(&mut self, into: &mut [u8], line: &Line) -> Option<Received> {
-        let (arrived, receive) = (self.arrived.front_mut()?, self.receive.as_ref()?);
-        let mut joined: Option<Received> = None;
-        let mut found = None;
-        for range in arrived.ranges.by_ref() {
-            let Ok(part) = arrived::read(&receive.buffer, range) else {
-                Counters::count(&line.counters.bad_messages);
-                joined = None;
-                continue;
-            };
-            let (first, last) = match part.fragment {
-                None => (true, true),
-                Some(fragment) => (fragment.has(Fragment::FIRST), fragment.has(Fragment::LAST)),
-            };
-            if part.fragment.is_none() && (ETHERNET_HEADER..=MAX_FRAME).contains(&part.received.length) {
-                // A whole frame, as most are.
-                let place = into.get_mut(..part.received.length);
-                let copied = place.map(|place| receive.buffer.copy_to(part.start, place));
-                joined = None;
-                if copied == Some(Ok(())) {
-                    found = Some(part.received);
-                    break;
-                }
-                Counters::count(&line.counters.bad_messages);
-                continue;
+    fn frame(&mut self, mut arrived: Arrived, into: &mut [u8], line: &Line) -> Option<Received> {
+        let buffer = &self.receive.as_ref()?.buffer;
+        let mut bad = 0;
+        let (found, parts) = match &mut arrived.ranges {
+            Ranges::One(range) => {
+                let range = core::iter::once(*range);
+                (arrived::next_frame(buffer, range, into, &mut bad), 1)
             }
-            let before = match (first, joined.take()) {
-                (true, _) => Received {
-                    length: 0,
-                    ..part.received
-                },
-                (false, Some(joined)) => joined,
-                (false, None) => {
-                    Counters::count(&line.counters.bad_messages);
-                    continue;
-                }
-            };
-            let end = before.length + part.received.length;
-            let place = into.get_mut(before.length..end).filter(|_| end <= MAX_FRAME);
-            let copied = place.map(|place| receive.buffer.copy_to(part.start, place));
-            let now = Received {
-                length: end,
-                ..before
-            };
-            match copied {
-                Some(Ok(())) if last && end >= ETHERNET_HEADER => {
-                    found = Some(now);
-                    break;
-                }
-                Some(Ok(())) if !last => joined = Some(now),
-                _ => Counters::count(&line.counters.bad_messages),
+            Ranges::Several(several) => {
+                let found = arrived::next_frame(buffer, several.by_ref(), into, &mut bad);
+                let more = several.taken < several.ranges.len();
+                (found, if more { 0 } else { several.ranges.len() })
             }
+        };
+        if bad > 0 {
+            line.counters.bad_messages.fetch_add(bad, Ordering::Relaxed);
         }
-        if arrived.ranges.len() == 0 {
-            self.done();
+        match parts {
+            0 => self.arrived.push_front(arrived),
+            parts => self.done(arrived.transaction, parts),
         }
         found.inspect(|_| Counters::count(&line.counters.received))
     }
 
-    /// The packet that is being fetched has no more frames: the host gets its parts back, soon.
-    fn done(&mut self) {
-        let Some(arrived) = self.arrived.pop_front() else {
-            return;
-        };
-        self.owed_parts += arrived.parts;
-        self.owed.extend(arrived.transaction);
-        if self
-            .receive
-            .as_ref()
-            .is_none_or(|receive| self.owed_parts >= receive.most_owed)
-        {
+    /// A packet has no more frames: the host gets its parts back, soon.
+    #[inline]
+    fn done(&mut self, transaction: Option<u64>, parts: usize) {
+        self.owed_parts += parts;
+        self.owed.extend(transaction);
+        let most = self.receive.as_ref().map_or(0, |receive| receive.most_owed);
+        if self.owed_parts >= most {
             self.pay();
         }
     }
@@ -375,20 +323,17 @@ impl State {
                 }
                 PacketType::TRANSFER_PAGES => {
                     let completion = packet.wants_completion().then(|| packet.transaction());
-                    let ranges = ranges(&packet);
-                    match (receive.as_ref(), ranges) {
+                    match (receive.as_ref(), ranges(&packet)) {
                         (Some(receive), Some((RndisChannel::CONTROL, ranges))) => {
-                            for range in ranges {
+                            ranges.for_each(|range| {
                                 *wake |= control(&receive.buffer, range, requests, line);
-                            }
+                            });
                             owed.extend(completion);
                         }
                         (Some(_), Some((_, ranges))) if arrived.len() < MAX_PENDING => {
-                            let parts = ranges.len();
                             arrived.push_back(Arrived {
                                 transaction: completion,
                                 ranges,
-                                parts,
                             });
                             *wake = true;
                         }
@@ -437,11 +382,27 @@ fn push(
     };
     // What was owed is told, even if the message finds no room.
     *ring |= batch.commit().is_needed();
-    match pushed {
-        Ok(()) => Ok(()),
-        Err(RingError::Full { .. }) => Err(NetworkError::Full),
-        Err(error) => Err(error.into()),
+    pushed.map_err(full)
+}
+
+fn full(error: RingError) -> NetworkError {
+    match error {
+        RingError::Full { .. } => NetworkError::Full,
+        error => error.into(),
     }
+}
+
+/// What a packet says that carries an RNDIS message: in a part of the send buffer, or in the pages that it names.
+#[inline]
+fn message(channel: RndisChannel, part: u32, part_length: u32) -> [u8; nvsp::MESSAGE_SIZE] {
+    nvsp::message(
+        MessageType::SEND_RNDIS_PACKET,
+        &nvsp::RndisPacket {
+            channel,
+            part,
+            part_length,
+        },
+    )
 }
 
 /// Puts what is owed into the ring, as far as there is room.
@@ -473,12 +434,21 @@ fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
 #[inline]
 fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
     let message: nvsp::RndisMessage = packet.read(0).ok()?;
-    let (set, ranges) = packet.transfer_ranges().ok()?;
+    let (set, ranges) = match packet.only_range() {
+        Some((set, range)) => (set, Ranges::One(range)),
+        None => several(packet)?,
+    };
     if message.message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
         return None;
     }
-    let ranges = ranges.take(MAX_RANGES).map_while(Result::ok).collect();
     Some((message.packet.channel, ranges))
+}
+
+#[inline(never)]
+fn several(packet: &Packet<'_>) -> Option<(u16, Ranges)> {
+    let (set, ranges) = packet.transfer_ranges().ok()?;
+    let ranges = ranges.take(MAX_RANGES).map_while(Result::ok).collect();
+    Some((set, Ranges::Several(Box::new(Several { ranges, taken: 0 }))))
 }
 
 /// Takes a control message of the host; says whether somebody waits for it.

@@ -2,45 +2,82 @@
 
 use super::frame::Frame;
 use super::nic::Nic;
-use super::pool::Lease;
+use super::pool::{First, Lease, Pool};
 use super::queue::Queue;
 use super::segment::{self, Content};
-use super::setup::Offloads;
+use super::setup::{Offloads, Setup};
+use super::steer::Steering;
 use super::wire::{Endpoint, NoRoom};
 use crate::buffer::Buffer;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use spin::Mutex;
 use vmbus::protocol::network::nvsp::{self, NO_PART, RECEIVE_BUFFER_ID, RndisChannel};
 use vmbus::protocol::network::oid::PacketFilter;
 use vmbus::protocol::network::packet_info::{Fragment, Info, InfoType, VlanTag};
 use vmbus::protocol::network::rndis::PacketStart;
-use vmbus::protocol::network::{Mac, rndis};
-use vmbus::ring::PacketFlags;
+use vmbus::protocol::network::{ETHERNET_HEADER, Mac, rndis};
 use vmbus::ring::gpa::TransferRange;
+use vmbus::ring::{PacketFlags, RingError, WriteBatch};
 
 /// Parts of one packet at most: what Linux puts together.
 const MAX_FRAGMENTS: usize = 562;
 
-/// How a guest takes frames now.
-#[derive(Clone, Copy)]
+/// How a guest takes frames; made anew whenever any of it changes.
 pub(super) struct Receiving {
-    pub(super) filter: PacketFilter,
-    pub(super) address: Mac,
-    pub(super) offloads: Offloads,
-    pub(super) largest: usize,
-    pub(super) hash: Option<u32>,
+    filter: PacketFilter,
+    address: Mac,
+    offloads: Offloads,
+    largest: usize,
+    steering: Steering,
+    queues: Vec<Option<Arc<Queue>>>,
+    pool: Arc<Mutex<Pool>>,
+    buffer: Arc<Buffer>,
+    part_size: usize,
 }
 
 impl Receiving {
+    pub(super) fn new(
+        setup: &Setup,
+        steering: Steering,
+        pool: Arc<Mutex<Pool>>,
+        queues: Vec<Option<Arc<Queue>>>,
+    ) -> Self {
+        let (buffer, part_size) = {
+            let pool = pool.lock();
+            (pool.buffer().clone(), pool.part_size())
+        };
+        Self {
+            filter: setup.filter,
+            address: setup.address,
+            offloads: setup.offloads,
+            largest: setup.mtu as usize + ETHERNET_HEADER,
+            steering,
+            queues,
+            pool,
+            buffer,
+            part_size,
+        }
+    }
+
+    #[inline]
     fn wants(&self, destination: Mac) -> bool {
         let wanted = match destination {
+            own if own == self.address => PacketFilter::DIRECTED,
             Mac::BROADCAST => PacketFilter::BROADCAST,
             group if group.is_group() => PacketFilter::MULTICAST | PacketFilter::ALL_MULTICAST,
-            own if own == self.address => PacketFilter::DIRECTED,
             _ => PacketFilter::empty(),
         };
         self.filter.intersects(wanted | PacketFilter::PROMISCUOUS)
+    }
+
+    /// The channel for a frame that begins with `head`, and the frame's hash.
+    #[inline]
+    fn queue(&self, head: &[u8]) -> Option<(&Queue, Option<u32>)> {
+        let (index, hash) = self.steering.channel(head);
+        let queue = |index: usize| self.queues.get(index)?.as_deref();
+        Some((queue(usize::from(index)).or_else(|| queue(0))?, hash))
     }
 }
 
@@ -49,21 +86,43 @@ impl Endpoint for Nic {
         let Some(destination) = frame.head.first_chunk().map(|bytes| Mac(*bytes)) else {
             return Ok(());
         };
-        let Some((receiving, queue)) = self.receiving(frame.head) else {
+        let Some(receiving) = self.receiving() else {
             return Ok(());
         };
         if !receiving.wants(destination) {
             return Ok(());
         }
-        if let Some(content) = Content::of_plain(frame).filter(|_| !cut_tag) {
-            if content.length() > receiving.largest {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let Some((queue, hash)) = receiving.queue(frame.head) else {
+            return Ok(());
+        };
+        let delivery = Delivery {
+            receiving: &receiving,
+            queue,
+            frame,
+            tag,
+            hash,
+        };
+        let result = match Content::of_plain(frame).filter(|_| !cut_tag) {
+            Some(content) if content.length() > receiving.largest => {
+                self.refuse();
                 return Ok(());
             }
-            let result = self.place(&queue, frame, &content, tag, &receiving);
-            self.count(&result);
-            return result;
-        }
+            Some(content) => delivery.place(&content),
+            None => self.deliver_pieces(&delivery, cut_tag),
+        };
+        let counter = match result {
+            Ok(()) => &self.counters.received,
+            Err(NoRoom) => &self.counters.no_room,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Nic {
+    /// Delivers a frame on which there is work to be done.
+    fn deliver_pieces(&self, delivery: &Delivery<'_>, cut_tag: bool) -> Result<(), NoRoom> {
+        let (frame, receiving) = (delivery.frame, delivery.receiving);
         let keep_large = frame.large.is_some_and(|large| match large.is_ipv6() {
             true => receiving.offloads.coalesce_6,
             false => receiving.offloads.coalesce_4,
@@ -72,161 +131,174 @@ impl Endpoint for Nic {
         let done = segment::pieces(frame, cut_tag, keep_large, |piece| {
             let unchecked = !receiving.offloads.checksum.1 && piece.fill_checksum(frame).is_err();
             if unchecked || piece.length() > receiving.largest && !keep_large {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.refuse();
                 return true;
             }
-            result = self.place(&queue, frame, &piece.content(), tag, &receiving);
+            result = delivery.place(&piece.content());
             result.is_ok()
         });
         if done.is_err() {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse();
         }
-        self.count(&result);
         result
+    }
+
+    fn refuse(&self) {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a control message into the buffer, and a packet into the ring of the first channel.
+    pub(super) fn place_control(&self, queue: &Queue, message: &[u8]) -> Result<(), NoRoom> {
+        let pool = self.state.lock().pool.clone().ok_or(NoRoom)?;
+        let (buffer, first) = {
+            let mut pool = pool.lock();
+            if message.len() > pool.part_size() {
+                return Err(NoRoom);
+            }
+            (pool.buffer().clone(), pool.take_one().ok_or(NoRoom)?)
+        };
+        let range = TransferRange {
+            byte_count: message.len() as u32,
+            byte_offset: first.offset() as u32,
+        };
+        let written = buffer.copy_from(first.offset(), message);
+        let sent = written.is_ok() && queue.tell(first, range, RndisChannel::CONTROL).is_ok();
+        if !sent {
+            pool.lock().give_back(first.transaction());
+            return Err(NoRoom);
+        }
+        Ok(())
     }
 }
 
-impl Nic {
-    /// Counts a frame for the guest.
-    #[inline]
-    fn count(&self, result: &Result<(), NoRoom>) {
-        let counter = match result {
-            Ok(()) => &self.counters.received,
-            Err(NoRoom) => &self.counters.no_room,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+/// A frame on its way into a guest's buffer.
+struct Delivery<'a> {
+    receiving: &'a Receiving,
+    queue: &'a Queue,
+    frame: &'a Frame<'a>,
+    /// Beside the frame: its tag, and its hash.
+    tag: Option<u16>,
+    hash: Option<u32>,
+}
 
+impl Delivery<'_> {
     /// Puts a frame or a segment into the buffer, and a packet into the ring.
-    fn place(
-        &self,
-        queue: &Queue,
-        frame: &Frame<'_>,
-        content: &Content<'_>,
-        tag: Option<u16>,
-        receiving: &Receiving,
-    ) -> Result<(), NoRoom> {
+    #[inline]
+    fn place(&self, content: &Content<'_>) -> Result<(), NoRoom> {
+        let receiving = self.receiving;
         let mut start = PacketStart::new();
         let known = content.known.0;
         if known != 0 && receiving.offloads.checksum.1 {
             start.add(InfoType::CHECKSUM, known);
         }
-        if let Some(tag) = tag {
+        if let Some(tag) = self.tag {
             start.add(InfoType::VLAN, VlanTag::from_tci(tag).0);
         }
-        if let Some(hash) = receiving.hash {
+        if let Some(hash) = self.hash {
             start.add(InfoType::HASH_VALUE, hash);
         }
-        let (buffer, part_size, lease) = self.lease(content.length(), start.count())?;
-        let transaction = lease.transaction();
-        let mut writer = PartWriter {
-            buffer: &buffer,
-            frame,
-            content,
-            start,
-            part_size,
-            fragment_id: transaction as u16,
-        };
-        let sent = match lease.only_offset() {
-            Some(offset) => writer.part(offset, 0, content.length()).and_then(|range| {
-                queue
-                    .send_transfer(transaction, &[range], RndisChannel::DATA)
-                    .ok()
-            }),
-            None => writer
-                .write(&lease)
-                .and_then(|ranges| queue.send_transfer(transaction, &ranges, RndisChannel::DATA).ok()),
-        };
-        let sent = sent.ok_or(NoRoom);
-        if sent.is_err() {
-            self.give_back(transaction);
+        if start.length() + content.length() > receiving.part_size {
+            return self.place_parts(content, start);
         }
-        sent
+        let first = receiving.pool.lock().take_one().ok_or(NoRoom)?;
+        let range = self.write_whole(first.offset(), content, start.before(content.length()));
+        let sent = range.and_then(|range| self.queue.tell(first, range, RndisChannel::DATA).ok());
+        if sent.is_none() {
+            receiving.pool.lock().give_back(first.transaction());
+            return Err(NoRoom);
+        }
+        Ok(())
     }
 
-    /// Parts for a packet of `length` bytes with `infos` values beside it.
-    fn lease(&self, length: usize, infos: usize) -> Result<(Arc<Buffer>, usize, Lease), NoRoom> {
-        let mut pool = self.pool.lock();
-        let pool = pool.as_mut().ok_or(NoRoom)?;
-        let part_size = pool.part_size();
-        let room = |infos: usize| part_size.saturating_sub(rndis::PACKET_HEADER + infos * size_of::<Info>());
-        let parts = match length <= room(infos) {
-            true => 1,
-            // Each part then says which it is.
-            false => length.div_ceil(room(infos + 1).max(1)),
-        };
+    /// Writes what fits into one part; says where it is.
+    #[inline]
+    fn write_whole(&self, offset: usize, content: &Content<'_>, start: &[u8]) -> Option<TransferRange> {
+        let buffer = &*self.receiving.buffer;
+        let head = offset + start.len();
+        let body = head + content.head.len();
+        buffer.copy_from(offset, start).ok()?;
+        buffer.copy_from(head, content.head).ok()?;
+        if content.body_length > 0 {
+            let (from, length) = (content.body_offset, content.body_length);
+            self.frame.copy_into(from, buffer, body, length).ok()?;
+        }
+        Some(TransferRange {
+            byte_count: (start.len() + content.length()) as u32,
+            byte_offset: offset as u32,
+        })
+    }
+
+    /// The same as [`place`](Self::place), into several parts.
+    #[inline(never)]
+    fn place_parts(&self, content: &Content<'_>, start: PacketStart) -> Result<(), NoRoom> {
+        let receiving = self.receiving;
+        // Each part says which it is.
+        let header = rndis::PACKET_HEADER + (start.count() + 1) * size_of::<Info>();
+        let room = receiving.part_size.saturating_sub(header);
+        let parts = content.length().div_ceil(room.max(1));
         if parts > MAX_FRAGMENTS {
             return Err(NoRoom);
         }
-        let lease = pool.take(parts).ok_or(NoRoom)?;
-        Ok((pool.buffer().clone(), part_size, lease))
-    }
-
-    /// Puts a control message into the buffer, and a packet into the ring of the first channel.
-    pub(super) fn place_control(&self, queue: &Queue, message: &[u8]) -> Result<(), NoRoom> {
-        let (buffer, lease) = {
-            let mut pool = self.pool.lock();
-            let pool = pool
-                .as_mut()
-                .filter(|pool| message.len() <= pool.part_size())
-                .ok_or(NoRoom)?;
-            (pool.buffer().clone(), pool.take(1).ok_or(NoRoom)?)
+        let lease = receiving.pool.lock().take(parts).ok_or(NoRoom)?;
+        let transaction = lease.first.transaction();
+        let mut writer = PartWriter {
+            buffer: &receiving.buffer,
+            frame: self.frame,
+            content,
+            start,
+            part_size: receiving.part_size,
+            fragment_id: transaction as u16,
         };
-        let offset = lease.offsets().next().unwrap_or(0);
-        let written = buffer.copy_from(offset, message).map_err(|_| NoRoom);
-        let range = TransferRange {
-            byte_count: message.len() as u32,
-            byte_offset: offset as u32,
-        };
-        let sent = written.and_then(|()| {
-            let packet = queue.send_transfer(lease.transaction(), &[range], RndisChannel::CONTROL);
-            packet.map_err(|_| NoRoom)
-        });
-        if sent.is_err() {
-            self.give_back(lease.transaction());
+        let sent = writer
+            .write(&lease)
+            .and_then(|ranges| self.queue.tell_of_parts(transaction, &ranges).ok());
+        if sent.is_none() {
+            receiving.pool.lock().give_back(transaction);
+            return Err(NoRoom);
         }
-        sent
-    }
-
-    /// A packet has not gone.
-    fn give_back(&self, transaction: u64) {
-        self.give_all_back(&[transaction]);
-    }
-
-    /// The guest has completed these packets.
-    pub(super) fn give_all_back(&self, transactions: &[u64]) {
-        if let Some(pool) = self.pool.lock().as_mut() {
-            for transaction in transactions {
-                if !pool.give_back(*transaction) {
-                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
+        Ok(())
     }
 }
 
+/// What a packet says that tells of parts of the receive buffer.
+#[inline]
+fn message(channel: RndisChannel) -> [u8; nvsp::MESSAGE_SIZE] {
+    nvsp::message(
+        nvsp::MessageType::SEND_RNDIS_PACKET,
+        &nvsp::RndisPacket {
+            channel,
+            part: NO_PART,
+            part_length: 0,
+        },
+    )
+}
+
 impl Queue {
-    /// Tells the guest of parts of its receive buffer.
+    /// Tells the guest of one part of its receive buffer.
     #[inline]
-    fn send_transfer(
-        &self,
-        transaction: u64,
-        ranges: &[TransferRange],
-        channel: RndisChannel,
-    ) -> Result<(), vmbus::ring::RingError> {
-        let message = nvsp::message(
-            nvsp::MessageType::SEND_RNDIS_PACKET,
-            &nvsp::RndisPacket {
-                channel,
-                part: NO_PART,
-                part_length: 0,
-            },
-        );
+    fn tell(&self, first: First, range: TransferRange, channel: RndisChannel) -> Result<(), RingError> {
+        self.push(|batch| {
+            let flags = PacketFlags::COMPLETION_REQUESTED;
+            let message = message(channel);
+            batch.push_transfer_range(first.transaction(), flags, RECEIVE_BUFFER_ID, range, &message)
+        })
+    }
+
+    /// Tells it of the parts of one frame.
+    fn tell_of_parts(&self, transaction: u64, ranges: &[TransferRange]) -> Result<(), RingError> {
+        self.push(|batch| {
+            let flags = PacketFlags::COMPLETION_REQUESTED;
+            let message = message(RndisChannel::DATA);
+            batch.push_transfer_pages(transaction, flags, RECEIVE_BUFFER_ID, ranges, &message)
+        })
+    }
+
+    #[inline]
+    fn push(&self, push: impl FnOnce(&mut WriteBatch<'_>) -> Result<(), RingError>) -> Result<(), RingError> {
         let signal = {
             let mut outgoing = self.outgoing.lock();
             let mut batch = outgoing.batch()?;
-            let flags = PacketFlags::COMPLETION_REQUESTED;
-            batch.push_transfer_pages(transaction, flags, RECEIVE_BUFFER_ID, ranges, &message)?;
+            push(&mut batch)?;
             batch.commit()
         };
         if signal.is_needed() {

@@ -348,8 +348,14 @@ impl Guest {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        let pool = self.nic.pool.lock();
-        pool.as_ref().is_some_and(|pool| pool.free() == pool.parts())
+        self.free_parts().is_some_and(|(free, parts)| free == parts)
+    }
+
+    /// Free parts of the receive buffer, and all of them.
+    pub(super) fn free_parts(&self) -> Option<(usize, usize)> {
+        let pool = self.nic.state.lock().pool.clone()?;
+        let pool = pool.lock();
+        Some((pool.free(), pool.parts()))
     }
 }
 

@@ -29,38 +29,45 @@ pub struct Pool {
     next: Vec<u32>,
 }
 
-/// Parts that were taken for one packet, the first one first.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    first: u32,
-    /// The others; mostly there are none, which takes no memory.
-    further: Vec<u32>,
+/// A part that was taken for a packet, or the first of several.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct First {
+    part: u32,
     part_size: usize,
 }
 
-impl Lease {
+impl First {
     /// The packet's transaction id; never zero.
-    pub fn transaction(&self) -> u64 {
-        u64::from(self.first) + 1
+    #[inline]
+    pub const fn transaction(self) -> u64 {
+        self.part as u64 + 1
     }
 
+    /// Where it begins in the buffer.
+    #[inline]
+    pub const fn offset(self) -> usize {
+        self.part as usize * self.part_size
+    }
+}
+
+/// Parts that were taken for one packet, the first one first.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The first.
+    pub first: First,
+    further: Vec<u32>,
+}
+
+impl Lease {
     /// How many there are.
     pub fn parts(&self) -> usize {
         1 + self.further.len()
     }
 
-    /// Where the only part begins in the buffer, if there is but one.
-    #[inline]
-    pub fn only_offset(&self) -> Option<usize> {
-        self.further
-            .is_empty()
-            .then_some(self.first as usize * self.part_size)
-    }
-
     /// Where each part begins in the buffer.
     pub fn offsets(&self) -> impl Iterator<Item = usize> {
-        let parts = core::iter::once(&self.first).chain(&self.further);
-        parts.map(|&part| part as usize * self.part_size)
+        let parts = core::iter::once(&self.first.part).chain(&self.further);
+        parts.map(|&part| part as usize * self.first.part_size)
     }
 }
 
@@ -97,33 +104,37 @@ impl Pool {
         self.free.len()
     }
 
-    /// Takes `count` parts for one packet; `None` if so many are not free.
+    /// Takes one part for a packet; `None` if none is free.
     #[inline]
+    pub fn take_one(&mut self) -> Option<First> {
+        let part = self.free.pop()?;
+        self.set(part, Part::First, END);
+        Some(First {
+            part,
+            part_size: self.part_size,
+        })
+    }
+
+    /// Takes `count` parts for one packet; `None` if so many are not free.
     pub fn take(&mut self, count: usize) -> Option<Lease> {
-        let part_size = self.part_size;
-        if count == 1 {
-            let first = self.free.pop()?;
-            self.set(first, Part::First, END);
-            return Some(Lease {
-                first,
-                further: Vec::new(),
-                part_size,
-            });
-        }
         let left = self.free.len().checked_sub(count).filter(|_| count > 0)?;
         let further = self.free.split_off(left + 1);
-        let first = self.free.pop()?;
+        let first = self.take_one()?;
         let mut next = END;
         for &part in further.iter().rev() {
             self.set(part, Part::Further, next);
             next = part;
         }
-        self.set(first, Part::First, next);
-        Some(Lease {
-            first,
-            further,
-            part_size,
-        })
+        self.set(first.part, Part::First, next);
+        Some(Lease { first, further })
+    }
+
+    /// As [`give_back`](Self::give_back), of several packets; returns how many were nothing that the guest had.
+    pub fn give_all_back(&mut self, transactions: &[u64]) -> u64 {
+        let refused = transactions
+            .iter()
+            .filter(|&&transaction| !self.give_back(transaction));
+        refused.count() as u64
     }
 
     /// Takes the parts of the packet back that the guest has completed; `false` if it completed nothing that it had.
@@ -167,13 +178,13 @@ mod tests {
         let four = pool.take(4).unwrap();
         assert_eq!(pool.free(), 5);
         assert!(pool.take(6).is_none());
-        assert!(pool.give_back(four.transaction()));
-        assert!(!pool.give_back(four.transaction()));
+        assert!(pool.give_back(four.first.transaction()));
+        assert!(!pool.give_back(four.first.transaction()));
         assert_eq!(pool.free(), 9);
         for wrong in [0, 11, u64::MAX] {
             assert!(!pool.give_back(wrong));
         }
-        assert!(pool.give_back(one.transaction()));
+        assert!(pool.give_back(one.first.transaction()));
         assert_eq!(pool.free(), 10);
     }
 
@@ -186,7 +197,7 @@ mod tests {
                 if count > 0 {
                     lent.extend(pool.take(count));
                 } else {
-                    let had = lent.iter().position(|lease| lease.transaction() == transaction);
+                    let had = lent.iter().position(|lease| lease.first.transaction() == transaction);
                     prop_assert_eq!(pool.give_back(transaction), had.is_some());
                     had.map(|index| lent.remove(index));
                 }

@@ -1,7 +1,7 @@
 //! Which channel a frame goes to: receive-side scaling.
 
 use crate::switch::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FrameHeader};
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use vmbus::protocol::network::rndis;
 use vmbus::protocol::network::scale::{
     HASH_KEY, HashInfo, INDIRECTION_TABLE, OBJECT_PARAMETERS, ParameterFlags, ReceiveScaleParameters,
@@ -14,7 +14,7 @@ const TCP: u8 = 6;
 /// How frames are spread.
 #[derive(Clone, Debug)]
 pub struct Steering {
-    rules: Option<Box<Rules>>,
+    rules: Option<Arc<Rules>>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Steering {
             }
             rules.entries = entries.len();
         }
-        self.rules = Some(Box::new(rules));
+        self.rules = Some(Arc::new(rules));
         Some(())
     }
 

@@ -3,12 +3,12 @@
 use super::frame::{Body, Frame};
 use crate::buffer::Buffer;
 use crate::switch::frame::HEADER_BYTES;
+use vmbus::protocol::network::ETHERNET_HEADER;
 use vmbus::protocol::network::packet_info::{
     self, Info, InfoType, LargeSend, ReceiveChecksum, SendChecksum, VlanTag,
 };
 pub use vmbus::protocol::network::rndis::packet_header;
 use vmbus::protocol::network::rndis::{self, MessageType};
-use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
 use zerocopy::{FromBytes, FromZeros};
 
 /// Bytes of what is beside a packet that are looked at.
@@ -28,29 +28,25 @@ pub enum BadPacket {
     FrameSize(usize),
 }
 
-/// A packet's place in its memory, and what is beside it. Its first bytes are copied.
-pub struct Outgoing<'h> {
-    head: &'h [u8],
-    start: usize,
-    length: usize,
-    tag: Option<u16>,
-    checksum: SendChecksum,
-    large: Option<LargeSend>,
+/// A packet's frame, whose first bytes are copied, with what is beside it.
+pub struct Outgoing<'a> {
+    /// The frame.
+    pub frame: Frame<'a>,
     /// Bytes of the whole message.
     pub message_length: usize,
 }
 
-impl<'h> Outgoing<'h> {
+impl<'a> Outgoing<'a> {
     /// Reads the message at `offset` of `buffer`, which has `available` bytes; `head` takes the frame's first bytes. `max` is the largest frame that is not to be cut, and
     /// `max_large` the largest at all.
     #[inline]
     pub fn read(
-        buffer: &Buffer,
+        buffer: &'a Buffer,
         offset: usize,
         available: usize,
         max: usize,
         max_large: usize,
-        head: &'h mut [u8; HEADER_BYTES],
+        head: &'a mut [u8; HEADER_BYTES],
     ) -> Result<Self, BadPacket> {
         let mut fixed = [0; rndis::PACKET_HEADER];
         if available < fixed.len() {
@@ -74,33 +70,47 @@ impl<'h> Outgoing<'h> {
             return Err(BadPacket::Length);
         }
         let start = inside(packet.data_offset, packet.data_length).ok_or(BadPacket::Length)?;
-        let mut outgoing = Self {
-            head: &[],
-            start: offset + start,
-            length: packet.data_length as usize,
-            tag: None,
-            checksum: SendChecksum::default(),
-            large: None,
-            message_length,
-        };
+        let start = offset + start;
+        let mut beside = Beside::default();
         if packet.info_length != 0 {
             let start = inside(packet.info_offset, packet.info_length).ok_or(BadPacket::Length)?;
-            outgoing.read_infos(buffer, offset + start, packet.info_length as usize)?;
+            beside.read(buffer, offset + start, packet.info_length as usize)?;
         }
-        let largest = if outgoing.large.is_some() { max_large } else { max };
-        if outgoing.length < ETHERNET_HEADER || outgoing.length > largest {
-            return Err(BadPacket::FrameSize(outgoing.length));
+        let length = packet.data_length as usize;
+        let largest = if beside.large.is_some() { max_large } else { max };
+        if length < ETHERNET_HEADER || length > largest {
+            return Err(BadPacket::FrameSize(length));
         }
-        let head_length = outgoing.length.min(HEADER_BYTES);
-        let head = head.get_mut(..head_length).ok_or(BadPacket::Length)?;
-        buffer
-            .copy_to(outgoing.start, head)
-            .map_err(|_| BadPacket::Length)?;
-        outgoing.head = head;
-        Ok(outgoing)
+        let head = head
+            .get_mut(..length.min(HEADER_BYTES))
+            .ok_or(BadPacket::Length)?;
+        buffer.copy_to(start, head).map_err(|_| BadPacket::Length)?;
+        let frame = Frame {
+            head,
+            body: Body::Shared(buffer, start),
+            length,
+            tag: beside.tag,
+            checksum: beside.checksum,
+            large: beside.large,
+            known: ReceiveChecksum::default(),
+        };
+        Ok(Self {
+            frame,
+            message_length,
+        })
     }
+}
 
-    fn read_infos(&mut self, buffer: &Buffer, at: usize, length: usize) -> Result<(), BadPacket> {
+/// What is beside a frame.
+#[derive(Default)]
+struct Beside {
+    tag: Option<u16>,
+    checksum: SendChecksum,
+    large: Option<LargeSend>,
+}
+
+impl Beside {
+    fn read(&mut self, buffer: &Buffer, at: usize, length: usize) -> Result<(), BadPacket> {
         let mut infos = <[u8; MAX_INFO]>::new_zeroed();
         let infos = infos.get_mut(..length.min(MAX_INFO)).ok_or(BadPacket::Length)?;
         buffer.copy_to(at, infos).map_err(|_| BadPacket::Length)?;
@@ -116,23 +126,5 @@ impl<'h> Outgoing<'h> {
             }
         }
         Ok(())
-    }
-
-    /// The frame, whose bytes are in `buffer`.
-    pub fn frame<'a>(&'a self, buffer: &'a Buffer) -> Frame<'a> {
-        Frame {
-            head: self.head,
-            body: Body::Shared(buffer, self.start),
-            length: self.length,
-            tag: self.tag,
-            checksum: self.checksum,
-            large: self.large,
-            known: ReceiveChecksum::default(),
-        }
-    }
-
-    /// To whom it goes.
-    pub fn destination(&self) -> Option<Mac> {
-        Some(Mac(*self.head.first_chunk()?))
     }
 }

@@ -59,6 +59,11 @@ pub fn switch(data: &[u8]) {
                         *byte = value;
                     }
                 }
+                for at in [5, 11] {
+                    if let Some(byte) = frame.get_mut(at).filter(|_| byte & 0x40 != 0) {
+                        *byte %= 8;
+                    }
+                }
                 forward(&mut switch, id, &frame, tag, now);
             }
         }
@@ -69,7 +74,16 @@ pub fn switch(data: &[u8]) {
 pub fn forward(switch: &mut Switch, from: PortId, frame: &[u8], tag: Option<u16>, now: u64) -> Vec<Egress> {
     let mut out: Vec<Egress> = Vec::new();
     let mirror = switch.mirror();
+    let mut looked_up: Vec<Egress> = Vec::new();
+    let expected = switch
+        .clone()
+        .look_up(from, frame, frame.len(), tag, now, &mut looked_up);
     let verdict = switch.forward(from, frame, frame.len(), tag, now, &mut out);
+    assert_eq!(
+        (verdict, &out),
+        (expected, &looked_up),
+        "a way was remembered too long"
+    );
     let spoofed = switch.port(from).is_some_and(|port| {
         let address = port.settings.address.map(|address| address.0);
         port.settings

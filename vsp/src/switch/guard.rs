@@ -1,6 +1,6 @@
 //! Messages that only servers send: a child that sends them would take over its neighbours.
 
-use super::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FrameHeader};
+use super::frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use bitflags::bitflags;
 
 bitflags! {
@@ -25,16 +25,15 @@ const REDIRECT: u8 = 137;
 /// Extension headers that are followed; a packet with more of them cannot be judged, and does not pass a guard.
 const MAX_EXTENSIONS: usize = 4;
 
-/// Whether `guards` hold the frame back.
+/// Whether `guards` hold back a frame with a payload of this kind that begins at `payload` of `bytes`.
 #[inline]
-pub fn is_guarded(guards: Guards, header: &FrameHeader, bytes: &[u8]) -> bool {
-    if !guards.intersects(Guards::DHCP_SERVER | Guards::ROUTER) {
-        return false;
-    }
-    let payload = bytes.get(header.payload..).unwrap_or(&[]);
-    match header.ethertype {
-        ETHERTYPE_IPV4 => guards.contains(Guards::DHCP_SERVER) && from_dhcp_server(payload),
-        ETHERTYPE_IPV6 => guarded_ipv6(guards, payload),
+pub fn is_guarded(guards: Guards, ethertype: u16, bytes: &[u8], payload: usize) -> bool {
+    let payload = || bytes.get(payload..).unwrap_or(&[]);
+    match ethertype {
+        ETHERTYPE_IPV4 => guards.contains(Guards::DHCP_SERVER) && from_dhcp_server(payload()),
+        ETHERTYPE_IPV6 => {
+            guards.intersects(Guards::DHCP_SERVER | Guards::ROUTER) && guarded_ipv6(guards, payload())
+        }
         _ => false,
     }
 }
@@ -103,6 +102,7 @@ fn guarded_ipv6(guards: Guards, packet: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::FrameHeader;
     use super::*;
     use alloc::vec::Vec;
 
@@ -111,7 +111,7 @@ mod tests {
         bytes.extend(ethertype.to_be_bytes());
         bytes.extend(payload);
         let header = FrameHeader::read(&bytes, None).unwrap();
-        is_guarded(Guards::all(), &header, &bytes)
+        is_guarded(Guards::all(), header.ethertype, &bytes, header.payload)
     }
 
     fn ipv4(protocol: u8, fragment: u16, options: usize, transport: &[u8]) -> Vec<u8> {

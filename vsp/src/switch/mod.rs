@@ -10,6 +10,7 @@
 //! | [`port`] | settings and counters of a port |
 //! | [`vlan`] | which VLAN a frame belongs to, and which ports are in it |
 //! | [`table`] | which address is behind which port |
+//! | `path` | where a port's last frame went |
 //! | [`guard`] | servers' messages that only servers' ports may send |
 //! | [`limit`] | caps of bandwidth |
 //! | [`capture`] | the format of captured frames |
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod guard;
 pub mod limit;
+mod path;
 pub mod port;
 pub mod table;
 #[cfg(test)]
@@ -30,9 +32,11 @@ pub mod words;
 
 use alloc::vec::Vec;
 use frame::FrameHeader;
+use path::Path;
 use port::{Counters, Drop, PortId, PortKind, PortSettings};
 use table::Table;
 use vlan::VlanId;
+use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
 
 pub use frame::HEADER_BYTES;
 pub use port::{Direction, Port};
@@ -76,7 +80,7 @@ pub enum AttachError {
     Full,
     /// Another port has the address.
     #[error("another port of the switch has the address {0}")]
-    AddressTaken(vmbus::protocol::network::Mac),
+    AddressTaken(Mac),
     /// The switch has an uplink.
     #[error("the switch has an uplink already")]
     SecondUplink,
@@ -103,13 +107,15 @@ pub enum Verdict {
 }
 
 /// The switch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Switch {
     kind: Kind,
     ports: Vec<Option<Port>>,
     table: Table,
     /// Where mirrored frames go.
     mirror_to: Option<PortId>,
+    /// Changes of all that says where frames go, counted.
+    changes: u64,
 }
 
 impl Switch {
@@ -120,6 +126,7 @@ impl Switch {
             ports: Vec::new(),
             table: Table::new(),
             mirror_to: None,
+            changes: 0,
         }
     }
 
@@ -154,14 +161,14 @@ impl Switch {
         if let Some(slot) = self.ports.get_mut(index) {
             *slot = Some(Port::new(settings));
         }
-        self.table.forget_port(id);
+        self.forget(id);
         Ok(id)
     }
 
     /// Removes a port, and all that was learned of it.
     pub fn detach(&mut self, id: PortId) -> Option<Counters> {
         let port = self.ports.get_mut(usize::from(id.0))?.take()?;
-        self.table.forget_port(id);
+        self.forget(id);
         if self.mirror_to == Some(id) {
             self.mirror_to = None;
         }
@@ -188,13 +195,20 @@ impl Switch {
             }
             port.settings = settings;
         }
-        self.table.forget_port(id);
+        self.forget(id);
         Ok(())
     }
 
     /// Sends copies of what mirrored ports send and take to `to`.
     pub fn mirror_to(&mut self, to: Option<PortId>) {
         self.mirror_to = to.filter(|&id| self.port(id).is_some());
+        self.changes += 1;
+    }
+
+    /// A port has changed: forgets what was learned of it, and all ways that were found.
+    fn forget(&mut self, id: PortId) {
+        self.table.forget_port(id);
+        self.changes += 1;
     }
 
     /// Where mirrored frames go.
@@ -214,7 +228,7 @@ impl Switch {
     }
 
     /// The learned addresses: VLAN, address, port.
-    pub fn learned(&self, now: u64) -> impl Iterator<Item = (VlanId, vmbus::protocol::network::Mac, PortId)> {
+    pub fn learned(&self, now: u64) -> impl Iterator<Item = (VlanId, Mac, PortId)> {
         self.table.iter(now)
     }
 
@@ -266,8 +280,40 @@ impl Switch {
         let Some(Some(source)) = self.ports.get_mut(usize::from(from.0)) else {
             return Verdict::Dropped(Drop::NoPort);
         };
-        let admitted = admit(source, bytes, tag);
-        let (header, vlan) = match admitted {
+        if let Some(path) = &source.path
+            && tag.is_none()
+            && let Some((egress, ethertype)) = path.leads(bytes, self.changes, now)
+        {
+            if guard::is_guarded(source.settings.guard, ethertype, bytes, ETHERNET_HEADER) {
+                source.counters.drop(Drop::Guarded);
+                return Verdict::Dropped(Drop::Guarded);
+            }
+            source.counters.from_port.count(length);
+            let Some(Some(port)) = self.ports.get_mut(usize::from(egress.port.0)) else {
+                return Verdict::Dropped(Drop::Nowhere);
+            };
+            port.counters.to_port.count(length);
+            out.extend(Some(egress));
+            return Verdict::Forwarded(1);
+        }
+        self.look_up(from, bytes, length, tag, now, out)
+    }
+
+    /// As [`forward`](Self::forward), without what is remembered of the last frame.
+    fn look_up(
+        &mut self,
+        from: PortId,
+        bytes: &[u8],
+        length: usize,
+        tag: Option<u16>,
+        now: u64,
+        out: &mut impl Extend<Egress>,
+    ) -> Verdict {
+        let Some(Some(source)) = self.ports.get_mut(usize::from(from.0)) else {
+            return Verdict::Dropped(Drop::NoPort);
+        };
+        source.path = None;
+        let (header, vlan) = match admit(source, bytes, tag) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 source.counters.drop(reason);
@@ -276,31 +322,25 @@ impl Switch {
         };
         source.counters.from_port.count(length);
         let mirrored = source.settings.mirror.contains(Direction::FROM_PORT);
-        let priority = header.tag.map_or(0, |tci| tci & 0xf000);
-        self.table.learn(vlan, header.source, from, now);
-        let target = match header.destination.is_group() {
-            true => None,
-            false => self.table.find(vlan, header.destination, now),
-        };
-        let cut_tag = header.tag_in_frame;
+        if self.table.learn(vlan, header.source, from, now) {
+            self.changes += 1;
+        }
+        let target = self.target(vlan, header.destination, now);
         let mut spread = Spread {
             out,
+            vlan,
+            priority: header.tag.map_or(0, |tci| tci & 0xf000),
+            cut_tag: header.tag_in_frame,
+            length,
             mirrored,
             reached: 0,
-            egress: |port: PortId, settings: &PortSettings| {
-                let tag = settings.vlan.leave(vlan)?;
-                Some(Egress {
-                    port,
-                    tag: tag.tci(priority),
-                    cut_tag,
-                })
-            },
+            last: None,
         };
         match target {
             Some(to) if to == from => {}
             Some(to) => {
                 if let Some(Some(port)) = self.ports.get_mut(usize::from(to.0)) {
-                    spread.send(to, port, length);
+                    spread.send(to, port);
                 }
             }
             None => {
@@ -310,19 +350,47 @@ impl Switch {
                         continue;
                     };
                     if Some(id) != self.mirror_to && port.settings.may_be_behind(header.destination) {
-                        spread.send(id, port, length);
+                        spread.send(id, port);
                     }
                 }
             }
         }
-        let (mirrored, reached) = (spread.mirrored, spread.reached);
-        if mirrored && let Some(to) = self.mirror_to.filter(|&to| to != from) {
-            self.copy_to_mirror(to, vlan, priority, cut_tag, length, out);
+        let Spread {
+            mirrored,
+            reached,
+            priority,
+            cut_tag,
+            last,
+            ..
+        } = spread;
+        match self.mirror_to.filter(|&to| mirrored && to != from) {
+            Some(to) => self.copy_to_mirror(to, vlan, priority, cut_tag, length, out),
+            None => {
+                let found = last.filter(|_| target.is_some() && !mirrored);
+                let path = found.and_then(|egress| Path::new(bytes, &header, egress, self.changes, now));
+                if let Some(Some(source)) = self.ports.get_mut(usize::from(from.0)) {
+                    source.path = path;
+                }
+            }
         }
         if reached == 0 {
             return Verdict::Dropped(Drop::Nowhere);
         }
         Verdict::Forwarded(reached)
+    }
+
+    /// The port that an address is behind: as it was learned, or else as ports are set up. `None` if it is a group's, or nobody knows.
+    fn target(&self, vlan: VlanId, address: Mac, now: u64) -> Option<PortId> {
+        if address.is_group() {
+            return None;
+        }
+        self.table.find(vlan, address, now).or_else(|| {
+            let mut ports = self.ports();
+            let found = ports.find(|(_, port)| {
+                port.settings.address == Some(address) && port.settings.vlan.leave(vlan).is_some()
+            });
+            found.map(|(id, _)| id)
+        })
     }
 
     /// A mirror sees all VLANs, tagged.
@@ -372,29 +440,37 @@ fn admit(port: &Port, bytes: &[u8], tag: Option<u16>) -> Result<(FrameHeader, Vl
         return Err(Drop::Spoofed);
     }
     let vlan = settings.vlan.enter(header.tag).ok_or(Drop::OtherVlan)?;
-    if guard::is_guarded(settings.guard, &header, bytes) {
+    if guard::is_guarded(settings.guard, header.ethertype, bytes, header.payload) {
         return Err(Drop::Guarded);
     }
     Ok((header, vlan))
 }
 
 /// Collects the ports of one frame.
-struct Spread<'a, O, F> {
+struct Spread<'a, O> {
     out: &'a mut O,
+    vlan: VlanId,
+    priority: u16,
+    cut_tag: bool,
+    length: usize,
     mirrored: bool,
     reached: usize,
-    egress: F,
+    last: Option<Egress>,
 }
 
-impl<O: Extend<Egress>, F: Fn(PortId, &PortSettings) -> Option<Egress>> Spread<'_, O, F> {
-    #[inline]
-    fn send(&mut self, id: PortId, port: &mut Port, length: usize) {
-        let Some(egress) = (self.egress)(id, &port.settings) else {
+impl<O: Extend<Egress>> Spread<'_, O> {
+    fn send(&mut self, id: PortId, port: &mut Port) {
+        let Some(leave) = port.settings.vlan.leave(self.vlan) else {
             return;
         };
-        port.counters.to_port.count(length);
+        port.counters.to_port.count(self.length);
         self.mirrored |= port.settings.mirror.contains(Direction::TO_PORT);
         self.reached += 1;
-        self.out.extend(Some(egress));
+        self.last = Some(Egress {
+            port: id,
+            tag: leave.tci(self.priority),
+            cut_tag: self.cut_tag,
+        });
+        self.out.extend(self.last);
     }
 }

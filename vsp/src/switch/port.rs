@@ -2,6 +2,7 @@
 
 use super::guard::Guards;
 use super::limit::{Bucket, Limit};
+use super::path::Path;
 use super::vlan::VlanMode;
 use bitflags::bitflags;
 use core::fmt;
@@ -190,6 +191,8 @@ pub struct Port {
     /// What went through it.
     pub counters: Counters,
     pub(super) bucket: Bucket,
+    /// Where its last frame went.
+    pub(super) path: Option<Path>,
 }
 
 impl Port {
@@ -198,6 +201,7 @@ impl Port {
             bucket: Bucket::new(settings.limit),
             settings,
             counters: Counters::default(),
+            path: None,
         }
     }
 }

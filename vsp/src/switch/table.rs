@@ -66,7 +66,7 @@ impl Entry {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
     sets: Vec<[Entry; WAYS]>,
 }
@@ -93,22 +93,24 @@ impl Table {
         entry.is_fresh(now).then_some(entry.port)
     }
 
-    /// A frame from `address` came in at `port`. Takes the place of the one that was silent for longest if need be.
+    /// A frame from `address` came in at `port`. Takes the place of the one that was silent for longest if need be. Whether that was news.
     #[inline]
-    pub fn learn(&mut self, vlan: VlanId, address: Mac, port: PortId, now: u64) {
+    pub fn learn(&mut self, vlan: VlanId, address: Mac, port: PortId, now: u64) -> bool {
         let key = Key::new(vlan, address);
         let Some(set) = self.sets.get_mut(key.set()) else {
-            return;
+            return false;
         };
         let seen = now;
         if let Some(known) = set.iter_mut().find(|entry| entry.key == key) {
+            let moved = known.port != port;
             (known.port, known.seen) = (port, seen);
-            return;
+            return moved;
         }
         let oldest = set.iter_mut().min_by_key(|entry| (!entry.is_free(), entry.seen));
         if let Some(entry) = oldest {
             *entry = Entry { key, seen, port };
         }
+        true
     }
 
     /// Forgets all behind `port`.

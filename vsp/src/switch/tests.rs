@@ -7,6 +7,7 @@ use super::port::{Direction, Drop, PortId, PortSettings};
 use super::table::AGEING;
 use super::vlan::{VlanId, VlanMode, VlanSet};
 use super::{AttachError, Egress, Kind, Switch, TICKS_A_SECOND, Verdict};
+use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use vmbus::protocol::network::Mac;
@@ -89,6 +90,63 @@ fn a_spoofed_sender_is_dropped_and_counted() {
         settings.guard -= Guards::SPOOFED_ADDRESS
     });
     assert_eq!(ports(&forward(&mut switch, PortId(0), &spoofed, None, 0)), [1]);
+}
+
+#[test]
+fn a_conversation_goes_another_way_as_soon_as_a_port_changes() {
+    let mut switch = with_children(3);
+    let to_two = frame(mac(2), mac(0));
+    let way = |switch: &mut Switch| ports(&forward(switch, PortId(0), &to_two, None, 0));
+    assert_eq!((way(&mut switch), way(&mut switch)), (vec![2], vec![2]));
+    configure(&mut switch, 2, |settings| {
+        settings.vlan = VlanMode::Access(VlanId(5))
+    });
+    assert!(way(&mut switch).is_empty());
+    configure(&mut switch, 2, |settings| settings.vlan = VlanMode::default());
+    assert_eq!((way(&mut switch), way(&mut switch)), (vec![2], vec![2]));
+    configure(&mut switch, 2, |settings| settings.mirror = Direction::TO_PORT);
+    switch.mirror_to(Some(PortId(1)));
+    assert_eq!((way(&mut switch), way(&mut switch)), (vec![2, 1], vec![2, 1]));
+    switch.mirror_to(None);
+    assert_eq!((way(&mut switch), way(&mut switch)), (vec![2], vec![2]));
+    switch.detach(PortId(2));
+    assert!(way(&mut switch).is_empty());
+}
+
+#[test]
+fn a_conversation_follows_an_address_that_moves() {
+    let mut switch = with_children(3);
+    for port in [1, 2] {
+        configure(&mut switch, port, |settings| settings.guard = Guards::empty());
+    }
+    let (far, to_far) = (mac(99), frame(mac(99), mac(0)));
+    for port in [1, 2, 1] {
+        forward(&mut switch, PortId(port), &frame(mac(0), far), None, 0);
+        for _ in 0..2 {
+            assert_eq!(ports(&forward(&mut switch, PortId(0), &to_far, None, 0)), [port]);
+        }
+    }
+}
+
+#[test]
+fn each_frame_of_a_conversation_is_guarded_and_counted() {
+    let mut switch = with_children(2);
+    let answer = |port: u8| {
+        let mut bytes = frame(mac(1), mac(0));
+        (bytes[12], bytes[13]) = (0x08, 0x00);
+        (bytes[14], bytes[23], bytes[35]) = (0x45, 17, port);
+        bytes
+    };
+    for (port, reached) in [(68, 1), (68, 1), (67, 0), (68, 1)] {
+        let out = forward(&mut switch, PortId(0), &answer(port), None, 0);
+        assert_eq!(out.len(), reached, "{port}");
+    }
+    let counters = switch.port(PortId(0)).unwrap().counters;
+    assert_eq!(
+        (counters.from_port.frames, counters.dropped(Drop::Guarded)),
+        (3, 1)
+    );
+    assert_eq!(switch.port(PortId(1)).unwrap().counters.to_port.frames, 3);
 }
 
 #[test]

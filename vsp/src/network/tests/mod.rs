@@ -234,7 +234,7 @@ fn a_guest_gets_what_its_filter_lets_through() {
 fn a_guest_without_room_loses_frames_and_nothing_else() {
     let (mut one, mut two, wire) = pair(Version::V5, 1500);
     two.gives_back = false;
-    let parts = two.nic.pool.lock().as_ref().unwrap().parts();
+    let (_, parts) = two.free_parts().unwrap();
     for _ in 0..parts + 10 {
         one.send_from_pages(&packet(&frame(mac(2), mac(1), 60), &[]), RndisChannel::DATA);
         two.listen();

@@ -79,6 +79,8 @@ pub struct OutsideBuffer {
 pub struct Buffer {
     segments: Segments,
     size: usize,
+    /// All of it, if it lies in a row.
+    row: Option<Segment>,
     _owner: Arc<dyn Any + Send + Sync>,
 }
 
@@ -87,9 +89,14 @@ impl Buffer {
     pub fn new(segments: impl Into<Segments>, owner: Arc<dyn Any + Send + Sync>) -> Self {
         let segments = segments.into();
         let size = segments.iter().map(Segment::length).sum();
+        let row = match segments.as_slice() {
+            [segment] => Some(*segment),
+            _ => None,
+        };
         Self {
             segments,
             size,
+            row,
             _owner: owner,
         }
     }
@@ -99,6 +106,7 @@ impl Buffer {
     pub fn of_one(segment: Segment, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self {
             size: segment.length,
+            row: Some(segment),
             segments: Segments::from_buf_and_len([segment; 2], 1),
             _owner: owner,
         }
@@ -117,16 +125,14 @@ impl Buffer {
     /// Where `length` bytes from `offset` on begin, if they lie in a row because all of the buffer does.
     #[inline(always)]
     fn in_a_row(&self, offset: usize, length: usize) -> Option<*mut u8> {
-        let [segment] = self.segments.as_slice() else {
-            return None;
-        };
-        offset.checked_add(length).filter(|&end| end <= segment.length)?;
+        let row = self.row.as_ref()?;
+        offset.checked_add(length).filter(|&end| end <= row.length)?;
         // SAFETY: the offset is at most the segment's length.
-        Some(unsafe { segment.pointer.as_ptr().add(offset) })
+        Some(unsafe { row.pointer.as_ptr().add(offset) })
     }
 
     /// Copies the bytes from `offset` on to `into`, all of it or nothing.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         if let Some(pointer) = self.in_a_row(offset, into.len()) {
             // SAFETY: so many bytes of a segment, which is readable while the owner lives, and of `into`, which is ours.
@@ -136,6 +142,7 @@ impl Buffer {
         self.gather(offset, into)
     }
 
+    #[inline(never)]
     fn gather(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         let mut done = 0;
         self.pieces(offset, into.len(), |pointer, length| {
@@ -146,7 +153,7 @@ impl Buffer {
     }
 
     /// Copies `from` to the bytes from `offset` on, all of it or nothing.
-    #[inline]
+    #[inline(always)]
     pub fn copy_from(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
         if let Some(pointer) = self.in_a_row(offset, from.len()) {
             // SAFETY: as in `copy_to`, the other way round.
@@ -156,6 +163,7 @@ impl Buffer {
         self.scatter(offset, from)
     }
 
+    #[inline(never)]
     fn scatter(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
         let mut done = 0;
         self.pieces(offset, from.len(), |pointer, length| {

@@ -50,6 +50,8 @@ pub struct Buffer {
     numbers: Box<[u64]>,
     offset: usize,
     length: usize,
+    /// Where the first page is, if the pages lie in a row for the processor.
+    row: Option<NonNull<u8>>,
     owner: Arc<dyn Any + Send + Sync>,
 }
 
@@ -71,6 +73,7 @@ impl Buffer {
             numbers: pages.numbers().into(),
             offset: 0,
             length,
+            row: Some(pages.start()),
             owner: Arc::new(pages),
         })
     }
@@ -100,6 +103,7 @@ impl Buffer {
             numbers: pages.iter().map(|page| page.number).collect(),
             offset,
             length,
+            row: None,
             owner,
         })
     }
@@ -133,6 +137,8 @@ impl Buffer {
         let first = self.offset + self.inside(offset, length)?;
         let pages = first / PAGE..(first + length).div_ceil(PAGE);
         Ok(Self {
+            // SAFETY: the page is one of them.
+            row: self.row.map(|row| unsafe { row.add(pages.start * PAGE) }),
             addresses: self.addresses.get(pages.clone()).unwrap_or_default().into(),
             numbers: self.numbers.get(pages).unwrap_or_default().into(),
             offset: first % PAGE,
@@ -142,16 +148,17 @@ impl Buffer {
     }
 
     /// Copies the bytes from `offset` on to `into`, all of it or nothing.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
-        if let Some(piece) = self.in_a_page(offset, into.len()) {
-            // SAFETY: so many bytes are in one page, which is readable while the owner lives, and `into` is ours.
+        if let Some(piece) = self.in_a_row(offset, into.len()) {
+            // SAFETY: so many bytes are in a row, which is readable while the owner lives, and `into` is ours.
             unsafe { core::ptr::copy_nonoverlapping(piece, into.as_mut_ptr(), into.len()) };
             return Ok(());
         }
         self.gather(offset, into)
     }
 
+    #[inline(never)]
     fn gather(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         let mut at = self.offset + self.inside(offset, into.len())?;
         let mut rest = into;
@@ -166,9 +173,9 @@ impl Buffer {
     }
 
     /// Copies `from` to the bytes from `offset` on, all of it or nothing.
-    #[inline]
+    #[inline(always)]
     pub fn copy_from(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
-        if let Some(piece) = self.in_a_page(offset, from.len()) {
+        if let Some(piece) = self.in_a_row(offset, from.len()) {
             // SAFETY: as in `copy_to`, the other way round.
             unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), piece, from.len()) };
             return Ok(());
@@ -176,6 +183,7 @@ impl Buffer {
         self.scatter(offset, from)
     }
 
+    #[inline(never)]
     fn scatter(&self, offset: usize, from: &[u8]) -> Result<(), OutsideBuffer> {
         let mut at = self.offset + self.inside(offset, from.len())?;
         let mut rest = from;
@@ -189,11 +197,15 @@ impl Buffer {
         Ok(())
     }
 
-    /// Where `length` bytes from `offset` on begin, if they are inside the buffer and one page holds them all.
+    /// Where `length` bytes from `offset` on begin, if they are inside the buffer, and lie in a row: in one page, or all pages do.
     #[inline(always)]
-    fn in_a_page(&self, offset: usize, length: usize) -> Option<*mut u8> {
+    fn in_a_row(&self, offset: usize, length: usize) -> Option<*mut u8> {
         offset.checked_add(length).filter(|&end| end <= self.length)?;
         let at = self.offset + offset;
+        if let Some(row) = self.row {
+            // SAFETY: the byte is in the pages.
+            return Some(unsafe { row.as_ptr().add(at) });
+        }
         let page = self.addresses.get(at / PAGE)?;
         if at % PAGE + length > PAGE {
             return None;
@@ -247,6 +259,7 @@ pub fn of_heap(length: usize) -> Buffer {
         .map(|page| NonNull::from(page).cast::<u8>())
         .collect();
     Buffer {
+        row: NonNull::new(pages.as_ptr().cast_mut().cast()),
         numbers: addresses
             .iter()
             .map(|page| page.as_ptr() as u64 / PAGE as u64)

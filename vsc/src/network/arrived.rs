@@ -27,22 +27,35 @@ pub struct Received {
 
 /// A message is no packet, or says what cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct BadMessage;
+struct BadMessage;
 
 /// Where the frame of a message is, or a piece of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Part {
+struct Part {
     /// Its first byte in the receive buffer.
-    pub(super) start: usize,
+    start: usize,
     /// What is said of it.
-    pub(super) received: Received,
+    received: Received,
     /// Which piece it is; `None` for a whole frame.
-    pub(super) fragment: Option<Fragment>,
+    fragment: Option<Fragment>,
+}
+
+/// Copies the frame of a message to the first bytes of `into`; `None` if that is no frame, or a piece of one.
+#[inline(always)]
+pub(super) fn whole_frame(buffer: &Buffer, range: TransferRange, into: &mut [u8]) -> Option<Received> {
+    let part = read(buffer, range).ok()?;
+    let length = part.received.length;
+    let place = into.get_mut(..length)?;
+    if part.fragment.is_some() || !(ETHERNET_HEADER..=MAX_FRAME).contains(&length) {
+        return None;
+    }
+    buffer.copy_to(part.start, place).ok()?;
+    Some(part.received)
 }
 
 /// Reads the message in a range of the receive buffer.
-#[inline]
-pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
+#[inline(always)]
+fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
     let (offset, available) = (range.byte_offset as usize, range.byte_count as usize);
     let mut first = [0; rndis::PACKET_HEADER];
     if available < first.len() {
@@ -81,19 +94,13 @@ pub(super) fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMes
     }
     if packet.info_length != 0 {
         let beside = inside(packet.info_offset, packet.info_length).ok_or(BadMessage)?;
-        let mut bytes = [0; MOST_BESIDE];
-        let bytes = bytes.get_mut(..beside.len().min(MOST_BESIDE)).ok_or(BadMessage)?;
-        buffer
-            .copy_to(offset + beside.start, bytes)
-            .map_err(|_| BadMessage)?;
-        part.read_beside(bytes);
+        part.read_beside(buffer, offset + beside.start, beside.len())?;
     }
     Ok(part)
 }
 
 /// Copies the next frame of some messages to the first bytes of `into`, taking no more of them than it needs: a whole frame, as most are, or
 /// all pieces of one. What makes no sense is left out, and counted in `bad`.
-#[inline]
 pub(super) fn next_frame(
     buffer: &Buffer,
     ranges: impl Iterator<Item = TransferRange>,
@@ -135,8 +142,11 @@ pub(super) fn next_frame(
 }
 
 impl Part {
-    #[inline]
-    fn read_beside(&mut self, bytes: &[u8]) {
+    #[inline(never)]
+    fn read_beside(&mut self, buffer: &Buffer, start: usize, length: usize) -> Result<(), BadMessage> {
+        let mut bytes = [0; MOST_BESIDE];
+        let bytes = bytes.get_mut(..length.min(MOST_BESIDE)).ok_or(BadMessage)?;
+        buffer.copy_to(start, bytes).map_err(|_| BadMessage)?;
         for (info_type, value) in packet_info::iter(bytes) {
             match info_type {
                 InfoType::CHECKSUM => self.received.checksum = ReceiveChecksum(value),
@@ -146,6 +156,7 @@ impl Part {
                 _ => {}
             }
         }
+        Ok(())
     }
 }
 

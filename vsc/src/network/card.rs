@@ -143,7 +143,7 @@ impl Card {
         if let Some(tag) = beside.tag {
             start.add(InfoType::VLAN, VlanTag::from_tci(tag).0);
         }
-        queue.send(frame, &mut start)?;
+        queue.send(frame, &start)?;
         Counters::count(&queue.line.counters.sent);
         Ok(())
     }

@@ -18,7 +18,7 @@ use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 use spin::{Mutex, MutexGuard};
-use vmbus::protocol::network::nvsp::{self, MessageType, RndisChannel};
+use vmbus::protocol::network::nvsp::{self, MessageType};
 use vmbus::protocol::network::packet_info::Info;
 use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{ETHERNET_HEADER, rndis};
@@ -158,17 +158,15 @@ impl Queue {
 
     /// Sends a frame, with `start` before it.
     #[inline]
-    pub(super) fn send(&self, frame: &[u8], start: &mut PacketStart) -> Result<(), NetworkError> {
-        let head = start.before(frame.len());
+    pub(super) fn send(&self, frame: &[u8], start: &PacketStart) -> Result<(), NetworkError> {
         let mut state = self.state.lock();
-        if state.slots.is_short(head.len() + frame.len()) {
+        if state.slots.is_short(start.length() + frame.len()) {
             // Completions may have come that nobody has looked for.
             state.pump(&self.line);
         }
-        let mut result = state.send_frame(head, frame);
+        let mut result = state.send_frame(start, frame);
         if matches!(result, Err(NetworkError::Full)) {
-            state.pump(&self.line);
-            result = state.send_frame(head, frame);
+            result = state.send_again(start, frame, &self.line);
         }
         self.finish(state);
         result
@@ -274,7 +272,7 @@ impl Queue {
             self.try_send(context, |state| {
                 let number = state.requests.number();
                 let message = message(number).ok_or(NetworkError::Protocol)?;
-                state.send_pages(&[message.as_bytes()], RndisChannel::CONTROL)?;
+                state.send_control(message.as_bytes())?;
                 let question = Question::Rndis(number, answer);
                 state.requests.asked(question);
                 Ok(question)

@@ -5,7 +5,7 @@ use super::card::Counters;
 use super::error::NetworkError;
 use super::requests::{ANSWER, Question, Requests};
 use super::slots::{NO_SLOT, Slots};
-use crate::memory::Buffer;
+use crate::memory::{Buffer, OutsideBuffer};
 use crate::wait::Waiting;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RECEIVE_BUFFER_ID, RndisChannel, Status};
-use vmbus::protocol::network::rndis;
+use vmbus::protocol::network::rndis::{self, PacketStart};
 use vmbus::ring::gpa::{GpaRange, TransferRange};
 use vmbus::ring::{self, Packet, PacketFlags, PacketType, RingError, WriteBatch};
 use zerocopy::{FromBytes, IntoBytes};
@@ -133,19 +133,19 @@ impl State {
     }
 
     /// Sends a frame with `start` before it.
-    #[inline]
-    pub(super) fn send_frame(&mut self, start: &[u8], frame: &[u8]) -> Result<(), NetworkError> {
+    #[inline(always)]
+    pub(super) fn send_frame(&mut self, start: &PacketStart, frame: &[u8]) -> Result<(), NetworkError> {
         if let Some(error) = self.closed {
             return Err(error);
         }
-        let length = start.len() + frame.len();
+        let length = start.length() + frame.len();
         let Some(slot) = self.slots.find_small(length) else {
-            return self.send_pages(&[start, frame], RndisChannel::DATA);
+            return self.send_large(start, frame);
         };
-        let (buffer, offset) = (slot.buffer, slot.offset);
-        let written = buffer
-            .copy_from(offset, start)
-            .and_then(|()| buffer.copy_from(offset + start.len(), frame));
+        let write = |at, bytes: &[u8]| slot.buffer.copy_from(slot.offset + at, bytes);
+        let written = start
+            .write(frame.len(), write)
+            .and_then(|()| write(start.length(), frame));
         written.map_err(|_| NetworkError::Protocol)?;
         let message = message(RndisChannel::DATA, slot.part, length as u32);
         let flags = PacketFlags::COMPLETION_REQUESTED;
@@ -159,18 +159,45 @@ impl State {
         Ok(())
     }
 
-    /// Writes a message of `parts` into pages of its own, and puts what names them into the ring.
-    pub(super) fn send_pages(&mut self, parts: &[&[u8]], channel: RndisChannel) -> Result<(), NetworkError> {
+    /// The same, once what has come was taken.
+    #[inline(never)]
+    pub(super) fn send_again(
+        &mut self,
+        start: &PacketStart,
+        frame: &[u8],
+        line: &Line,
+    ) -> Result<(), NetworkError> {
+        self.pump(line);
+        self.send_frame(start, frame)
+    }
+
+    #[inline(never)]
+    fn send_large(&mut self, start: &PacketStart, frame: &[u8]) -> Result<(), NetworkError> {
+        let length = start.length() + frame.len();
+        self.send_pages(length, RndisChannel::DATA, |buffer| {
+            start.write(frame.len(), |at, bytes| buffer.copy_from(at, bytes))?;
+            buffer.copy_from(start.length(), frame)
+        })
+    }
+
+    /// Sends a control message, which hosts look for in pages only.
+    pub(super) fn send_control(&mut self, message: &[u8]) -> Result<(), NetworkError> {
+        let write = |buffer: &Buffer| buffer.copy_from(0, message);
+        self.send_pages(message.len(), RndisChannel::CONTROL, write)
+    }
+
+    /// Has `write` write a message into pages of its own, and puts what names them into the ring.
+    fn send_pages(
+        &mut self,
+        length: usize,
+        channel: RndisChannel,
+        write: impl FnOnce(&Buffer) -> Result<(), OutsideBuffer>,
+    ) -> Result<(), NetworkError> {
         if let Some(error) = self.closed {
             return Err(error);
         }
-        let length = parts.iter().map(|part| part.len()).sum();
         let (index, buffer) = self.slots.find_large(length)?;
-        let mut at = 0;
-        for part in parts {
-            buffer.copy_from(at, part).map_err(|_| NetworkError::Protocol)?;
-            at += part.len();
-        }
+        write(buffer).map_err(|_| NetworkError::Protocol)?;
         let transaction = self.slots.transaction(index);
         let (offset, pages) = buffer.pages(0, length).map_err(|_| NetworkError::Protocol)?;
         let range = GpaRange {
@@ -222,9 +249,23 @@ impl State {
         Ok(None)
     }
 
-    /// The next frame of a packet, which comes up again if it has more; `None` if there is none in it.
-    #[inline]
-    fn frame(&mut self, mut arrived: Arrived, into: &mut [u8], line: &Line) -> Option<Received> {
+    /// The next frame of a packet; `None` if there is none in it.
+    #[inline(always)]
+    fn frame(&mut self, arrived: Arrived, into: &mut [u8], line: &Line) -> Option<Received> {
+        if let Ranges::One(range) = arrived.ranges
+            && let Some(receive) = &self.receive
+            && let Some(found) = arrived::whole_frame(&receive.buffer, range, into)
+        {
+            self.done(arrived.transaction, 1);
+            Counters::count(&line.counters.received);
+            return Some(found);
+        }
+        self.other_frame(arrived, into, line)
+    }
+
+    /// The same of a packet with several messages, which comes up again if it has more frames, or with what is no whole frame.
+    #[inline(never)]
+    fn other_frame(&mut self, mut arrived: Arrived, into: &mut [u8], line: &Line) -> Option<Received> {
         let buffer = &self.receive.as_ref()?.buffer;
         let mut bad = 0;
         let (found, parts) = match &mut arrived.ranges {
@@ -238,9 +279,7 @@ impl State {
                 (found, if more { 0 } else { several.ranges.len() })
             }
         };
-        if bad > 0 {
-            line.counters.bad_messages.fetch_add(bad, Ordering::Relaxed);
-        }
+        line.counters.bad_messages.fetch_add(bad, Ordering::Relaxed);
         match parts {
             0 => self.arrived.push_front(arrived),
             parts => self.done(arrived.transaction, parts),
@@ -260,6 +299,7 @@ impl State {
     }
 
     /// Tells the host of the packets that were fetched, as far as there is room.
+    #[inline(never)]
     fn pay(&mut self) {
         let owed = (&mut self.owed, &mut self.owed_parts);
         let paid = self.rings.outgoing.batch().map(|mut batch| {
@@ -275,7 +315,7 @@ impl State {
     }
 
     /// Takes the next packets; `false` if there is none.
-    #[inline]
+    #[inline(never)]
     fn next(&mut self, line: &Line) -> bool {
         match self.take(line) {
             Ok(taken) => taken,
@@ -431,12 +471,12 @@ fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
 }
 
 /// Which of the two kinds of RNDIS messages a packet holds, and where they are; `None` if it makes no sense.
-#[inline]
+#[inline(always)]
 fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
     let message: nvsp::RndisMessage = packet.read(0).ok()?;
     let (set, ranges) = match packet.only_range() {
         Some((set, range)) => (set, Ranges::One(range)),
-        None => several(packet)?,
+        None => several(*packet)?,
     };
     if message.message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
         return None;
@@ -445,7 +485,7 @@ fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
 }
 
 #[inline(never)]
-fn several(packet: &Packet<'_>) -> Option<(u16, Ranges)> {
+fn several(packet: Packet<'_>) -> Option<(u16, Ranges)> {
     let (set, ranges) = packet.transfer_ranges().ok()?;
     let ranges = ranges.take(MAX_RANGES).map_while(Result::ok).collect();
     Some((set, Ranges::Several(Box::new(Several { ranges, taken: 0 }))))

@@ -17,7 +17,8 @@ use zerocopy::FromBytes;
 
 impl Nic {
     /// Takes a packet that carries no RNDIS message.
-    pub(super) fn other(&self, queue: &Queue, packet: &Packet<'_>, index: u16) -> Option<Answer> {
+    #[inline(never)]
+    pub(super) fn other(&self, queue: &Queue, packet: Packet<'_>, index: u16) -> Option<Answer> {
         let mut bytes = [0; nvsp::MESSAGE_SIZE];
         let length = packet.copy_most(&mut bytes);
         let (message_type, body) = nvsp::split(bytes.get(..length)?)?;
@@ -106,6 +107,7 @@ impl Nic {
         nvsp::message(MessageType::SUBCHANNEL, &answer)
     }
 
+    #[inline(never)]
     pub(super) fn control(&self, queue: &Queue, buffer: &Buffer, start: usize, length: usize) -> Option<()> {
         let mut bytes = [0; rndis::MAX_CONTROL];
         let bytes = bytes.get_mut(..length)?;

@@ -19,7 +19,7 @@ use vmbus::protocol::network::packet_info::{Fragment, Info, InfoType, VlanTag};
 use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac, rndis};
 use vmbus::ring::gpa::TransferRange;
-use vmbus::ring::{PacketFlags, RingError, WriteBatch};
+use vmbus::ring::{PacketFlags, RingError, Signal};
 
 /// Parts of one packet at most: what Linux puts together.
 const MAX_FRAGMENTS: usize = 562;
@@ -121,6 +121,7 @@ impl Endpoint for Nic {
 
 impl Nic {
     /// Delivers a frame on which there is work to be done.
+    #[inline(never)]
     fn deliver_pieces(&self, delivery: &Delivery<'_>, cut_tag: bool) -> Result<(), NoRoom> {
         let (frame, receiving) = (delivery.frame, delivery.receiving);
         let keep_large = frame.large.is_some_and(|large| match large.is_ipv6() {
@@ -134,7 +135,7 @@ impl Nic {
                 self.refuse();
                 return true;
             }
-            result = delivery.place(&piece.content());
+            result = delivery.place_piece(&piece.content());
             result.is_ok()
         });
         if done.is_err() {
@@ -182,8 +183,13 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
+    #[inline(never)]
+    fn place_piece(&self, content: &Content<'_>) -> Result<(), NoRoom> {
+        self.place(content)
+    }
+
     /// Puts a frame or a segment into the buffer, and a packet into the ring.
-    #[inline]
+    #[inline(always)]
     fn place(&self, content: &Content<'_>) -> Result<(), NoRoom> {
         let receiving = self.receiving;
         let mut start = PacketStart::new();
@@ -201,7 +207,7 @@ impl Delivery<'_> {
             return self.place_parts(content, start);
         }
         let first = receiving.pool.lock().take_one().ok_or(NoRoom)?;
-        let range = self.write_whole(first.offset(), content, start.before(content.length()));
+        let range = self.write_whole(first.offset(), content, &start);
         let sent = range.and_then(|range| self.queue.tell(first, range, RndisChannel::DATA).ok());
         if sent.is_none() {
             receiving.pool.lock().give_back(first.transaction());
@@ -211,19 +217,25 @@ impl Delivery<'_> {
     }
 
     /// Writes what fits into one part; says where it is.
-    #[inline]
-    fn write_whole(&self, offset: usize, content: &Content<'_>, start: &[u8]) -> Option<TransferRange> {
+    #[inline(always)]
+    fn write_whole(
+        &self,
+        offset: usize,
+        content: &Content<'_>,
+        start: &PacketStart,
+    ) -> Option<TransferRange> {
         let buffer = &*self.receiving.buffer;
-        let head = offset + start.len();
+        let head = offset + start.length();
         let body = head + content.head.len();
-        buffer.copy_from(offset, start).ok()?;
+        let write = |at, bytes: &[u8]| buffer.copy_from(offset + at, bytes);
+        start.write(content.length(), write).ok()?;
         buffer.copy_from(head, content.head).ok()?;
         if content.body_length > 0 {
             let (from, length) = (content.body_offset, content.body_length);
             self.frame.copy_into(from, buffer, body, length).ok()?;
         }
         Some(TransferRange {
-            byte_count: (start.len() + content.length()) as u32,
+            byte_count: (start.length() + content.length()) as u32,
             byte_offset: offset as u32,
         })
     }
@@ -275,36 +287,39 @@ fn message(channel: RndisChannel) -> [u8; nvsp::MESSAGE_SIZE] {
 
 impl Queue {
     /// Tells the guest of one part of its receive buffer.
-    #[inline]
+    #[inline(always)]
     fn tell(&self, first: First, range: TransferRange, channel: RndisChannel) -> Result<(), RingError> {
-        self.push(|batch| {
-            let flags = PacketFlags::COMPLETION_REQUESTED;
-            let message = message(channel);
-            batch.push_transfer_range(first.transaction(), flags, RECEIVE_BUFFER_ID, range, &message)
-        })
+        let message = message(channel);
+        let flags = PacketFlags::COMPLETION_REQUESTED;
+        let signal = {
+            let mut outgoing = self.outgoing.lock();
+            let mut batch = outgoing.batch()?;
+            batch.push_transfer_range(first.transaction(), flags, RECEIVE_BUFFER_ID, range, &message)?;
+            batch.commit()
+        };
+        self.signal(signal);
+        Ok(())
     }
 
     /// Tells it of the parts of one frame.
     fn tell_of_parts(&self, transaction: u64, ranges: &[TransferRange]) -> Result<(), RingError> {
-        self.push(|batch| {
-            let flags = PacketFlags::COMPLETION_REQUESTED;
-            let message = message(RndisChannel::DATA);
-            batch.push_transfer_pages(transaction, flags, RECEIVE_BUFFER_ID, ranges, &message)
-        })
-    }
-
-    #[inline]
-    fn push(&self, push: impl FnOnce(&mut WriteBatch<'_>) -> Result<(), RingError>) -> Result<(), RingError> {
+        let message = message(RndisChannel::DATA);
+        let flags = PacketFlags::COMPLETION_REQUESTED;
         let signal = {
             let mut outgoing = self.outgoing.lock();
             let mut batch = outgoing.batch()?;
-            push(&mut batch)?;
+            batch.push_transfer_pages(transaction, flags, RECEIVE_BUFFER_ID, ranges, &message)?;
             batch.commit()
         };
+        self.signal(signal);
+        Ok(())
+    }
+
+    #[inline]
+    fn signal(&self, signal: Signal) {
         if signal.is_needed() {
             self.link.signal();
         }
-        Ok(())
     }
 }
 
@@ -344,9 +359,9 @@ impl PartWriter<'_> {
     /// Writes `length` bytes of the piece from `from` on, with a header before them; says where all that is.
     #[inline]
     fn part(&mut self, offset: usize, from: usize, length: usize) -> Option<TransferRange> {
-        let start = self.start.before(length);
-        self.buffer.copy_from(offset, start).ok()?;
-        let mut at = offset + start.len();
+        let write = |at, bytes: &[u8]| self.buffer.copy_from(offset + at, bytes);
+        self.start.write(length, write).ok()?;
+        let mut at = offset + self.start.length();
         let content = self.content;
         let head = content.head.get(from..).unwrap_or(&[]);
         let head = head.get(..length).unwrap_or(head);

@@ -159,7 +159,7 @@ impl Nic {
             }
             return packet.wants_completion().then_some(Answer::Sent(status));
         }
-        self.other(queue, packet, index)
+        self.other(queue, *packet, index)
     }
 
     /// Takes an RNDIS message, from the send buffer or from the packet's pages. `None` if it makes no sense.
@@ -174,7 +174,7 @@ impl Nic {
         let pages;
         let (buffer, start, length): (&Buffer, _, _) = match asked.part {
             NO_PART => {
-                pages = self::pages(queue, packet)?;
+                pages = self::pages(queue, *packet)?;
                 (&pages, 0, pages.size())
             }
             part => {
@@ -223,7 +223,8 @@ impl Nic {
 }
 
 /// The memory of a packet's pages.
-fn pages(queue: &Queue, packet: &Packet<'_>) -> Option<Arc<Buffer>> {
+#[inline(never)]
+fn pages(queue: &Queue, packet: Packet<'_>) -> Option<Arc<Buffer>> {
     let mut total = 0_usize;
     let mut broken = false;
     let mut pieces = Vec::new();

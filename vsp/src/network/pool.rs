@@ -12,11 +12,25 @@ const END: u32 = u32::MAX;
 
 /// What a part is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Part {
+enum Use {
     Free,
     /// The first of a packet's parts.
     First,
     Further,
+}
+
+/// A part, and the next one of the same packet.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    used: Use,
+    next: u32,
+}
+
+impl Part {
+    const FREE: Self = Self {
+        used: Use::Free,
+        next: END,
+    };
 }
 
 /// The parts.
@@ -24,9 +38,7 @@ pub struct Pool {
     buffer: Arc<Buffer>,
     part_size: usize,
     free: Vec<u32>,
-    state: Vec<Part>,
-    /// The next part of the same packet.
-    next: Vec<u32>,
+    parts: Vec<Part>,
 }
 
 /// A part that was taken for a packet, or the first of several.
@@ -79,8 +91,7 @@ impl Pool {
             buffer,
             part_size,
             free: (0..count as u32).rev().collect(),
-            state: vec![Part::Free; count],
-            next: vec![END; count],
+            parts: vec![Part::FREE; count],
         })
     }
 
@@ -96,7 +107,7 @@ impl Pool {
 
     /// Parts, free or not.
     pub fn parts(&self) -> usize {
-        self.state.len()
+        self.parts.len()
     }
 
     /// Parts that are free.
@@ -105,10 +116,10 @@ impl Pool {
     }
 
     /// Takes one part for a packet; `None` if none is free.
-    #[inline]
+    #[inline(always)]
     pub fn take_one(&mut self) -> Option<First> {
         let part = self.free.pop()?;
-        self.set(part, Part::First, END);
+        self.set(part, Use::First, END);
         Some(First {
             part,
             part_size: self.part_size,
@@ -122,10 +133,10 @@ impl Pool {
         let first = self.take_one()?;
         let mut next = END;
         for &part in further.iter().rev() {
-            self.set(part, Part::Further, next);
+            self.set(part, Use::Further, next);
             next = part;
         }
-        self.set(first.part, Part::First, next);
+        self.set(first.part, Use::First, next);
         Some(Lease { first, further })
     }
 
@@ -143,24 +154,29 @@ impl Pool {
         let first = transaction
             .checked_sub(1)
             .and_then(|part| u32::try_from(part).ok());
-        let Some(mut part) = first.filter(|&part| self.state.get(part as usize) == Some(&Part::First)) else {
+        let Some(mut part) = first.filter(|&part| self.is_first(part)) else {
             return false;
         };
         // A chain is ours, not the guest's; it has an end.
-        while let Some(&next) = self.next.get(part as usize) {
-            self.set(part, Part::Free, END);
+        while let Some(slot) = self.parts.get_mut(part as usize) {
+            let next = core::mem::replace(slot, Part::FREE).next;
             self.free.push(part);
             part = next;
         }
         true
     }
 
-    fn set(&mut self, part: u32, state: Part, next: u32) {
-        if let (Some(own), Some(own_next)) = (
-            self.state.get_mut(part as usize),
-            self.next.get_mut(part as usize),
-        ) {
-            (*own, *own_next) = (state, next);
+    #[inline]
+    fn is_first(&self, part: u32) -> bool {
+        self.parts
+            .get(part as usize)
+            .is_some_and(|part| part.used == Use::First)
+    }
+
+    #[inline]
+    fn set(&mut self, part: u32, used: Use, next: u32) {
+        if let Some(slot) = self.parts.get_mut(part as usize) {
+            *slot = Part { used, next };
         }
     }
 }

@@ -110,6 +110,7 @@ struct Beside {
 }
 
 impl Beside {
+    #[inline(never)]
     fn read(&mut self, buffer: &Buffer, at: usize, length: usize) -> Result<(), BadPacket> {
         let mut infos = <[u8; MAX_INFO]>::new_zeroed();
         let infos = infos.get_mut(..length.min(MAX_INFO)).ok_or(BadPacket::Length)?;

@@ -6,7 +6,11 @@ use crate::switch::{AttachError, Egress, Switch, port::PortId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+use smallvec::SmallVec;
 use spin::Mutex;
+
+/// The ports of one frame: a few of them take no memory of their own.
+type Ports = SmallVec<[Egress; 4]>;
 
 /// Why a frame did not arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,29 +128,38 @@ impl Wire {
 
     /// The same, and takes the frame off what `from` may send; returns the tick from which on it may send more, if that is not now.
     pub fn transmit_capped(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
-        let mut ports: Ports = Ports::default();
-        let (until, first) = {
-            let mut ends = self.ends.lock();
-            let switch = &mut ends.switch;
-            let until = switch.charge(from, frame.length, now);
-            switch.forward(from, frame.head, frame.length, frame.tag, now, &mut ports);
-            let first = ports.first.and_then(|egress| ends.endpoint(egress.port));
-            (until, first)
-        };
-        if self.tapped.load(Ordering::Acquire) {
-            self.show(from, frame, &ports, now);
-        }
-        if let Some(egress) = ports.first {
-            self.deliver(first.as_deref(), frame, egress);
-        }
-        for egress in &ports.others {
-            let endpoint = self.ends.lock().endpoint(egress.port);
-            self.deliver(endpoint.as_deref(), frame, *egress);
+        let mut ends = self.ends.lock();
+        let switch = &mut ends.switch;
+        let until = switch.charge(from, frame.length, now);
+        if !self.tapped.load(Ordering::Acquire)
+            && let Some(egress) = switch.known(from, frame.head, frame.length, frame.tag, now)
+        {
+            let endpoint = ends.endpoint(egress.port);
+            drop(ends);
+            self.deliver(endpoint.as_deref(), frame, egress);
+        } else {
+            drop(ends);
+            self.spread(from, frame, now);
         }
         until
     }
 
-    #[inline]
+    /// Carries a frame to wherever it goes, and shows it to who looks.
+    #[inline(never)]
+    fn spread(&self, from: PortId, frame: &Frame<'_>, now: u64) {
+        let mut ports = Ports::new();
+        let (head, length, tag) = (frame.head, frame.length, frame.tag);
+        self.with(|switch| switch.forward(from, head, length, tag, now, &mut ports));
+        if self.tapped.load(Ordering::Acquire) {
+            self.show(from, frame, &ports, now);
+        }
+        for egress in ports {
+            let endpoint = self.ends.lock().endpoint(egress.port);
+            self.deliver(endpoint.as_deref(), frame, egress);
+        }
+    }
+
+    #[inline(always)]
     fn deliver(&self, endpoint: Option<&dyn Endpoint>, frame: &Frame<'_>, egress: Egress) {
         let delivered = endpoint.map(|endpoint| endpoint.deliver(frame, egress.tag, egress.cut_tag));
         if delivered == Some(Err(NoRoom)) {
@@ -155,37 +168,12 @@ impl Wire {
     }
 
     #[cold]
-    fn show(&self, from: PortId, frame: &Frame<'_>, ports: &Ports, now: u64) {
+    fn show(&self, from: PortId, frame: &Frame<'_>, ports: &[Egress], now: u64) {
         let tap = self.tap.lock().clone();
         if let Some((port, tap)) = tap
             && (port == from || ports.iter().any(|egress| egress.port == port))
         {
             tap.see(port, frame, now);
-        }
-    }
-}
-
-/// The ports of one frame: mostly one, which needs no memory of its own.
-#[derive(Default)]
-struct Ports {
-    first: Option<Egress>,
-    others: Vec<Egress>,
-}
-
-impl Ports {
-    fn iter(&self) -> impl Iterator<Item = &Egress> {
-        self.first.iter().chain(&self.others)
-    }
-}
-
-impl Extend<Egress> for Ports {
-    #[inline]
-    fn extend<I: IntoIterator<Item = Egress>>(&mut self, ports: I) {
-        for port in ports {
-            match self.first {
-                None => self.first = Some(port),
-                Some(_) => self.others.push(port),
-            }
         }
     }
 }

@@ -277,29 +277,40 @@ impl Switch {
         now: u64,
         out: &mut impl Extend<Egress>,
     ) -> Verdict {
-        let Some(Some(source)) = self.ports.get_mut(usize::from(from.0)) else {
-            return Verdict::Dropped(Drop::NoPort);
-        };
-        if let Some(path) = &source.path
-            && tag.is_none()
-            && let Some((egress, ethertype)) = path.leads(bytes, self.changes, now)
-        {
-            if guard::is_guarded(source.settings.guard, ethertype, bytes, ETHERNET_HEADER) {
-                source.counters.drop(Drop::Guarded);
-                return Verdict::Dropped(Drop::Guarded);
+        match self.known(from, bytes, length, tag, now) {
+            Some(egress) => {
+                out.extend(Some(egress));
+                Verdict::Forwarded(1)
             }
-            source.counters.from_port.count(length);
-            let Some(Some(port)) = self.ports.get_mut(usize::from(egress.port.0)) else {
-                return Verdict::Dropped(Drop::Nowhere);
-            };
-            port.counters.to_port.count(length);
-            out.extend(Some(egress));
-            return Verdict::Forwarded(1);
+            None => self.look_up(from, bytes, length, tag, now, out),
         }
-        self.look_up(from, bytes, length, tag, now, out)
+    }
+
+    /// As [`forward`](Self::forward), if the frame goes where the port's last one went; otherwise nothing has happened.
+    #[inline(always)]
+    pub(crate) fn known(
+        &mut self,
+        from: PortId,
+        bytes: &[u8],
+        length: usize,
+        tag: Option<u16>,
+        now: u64,
+    ) -> Option<Egress> {
+        let source = self.ports.get_mut(usize::from(from.0))?.as_mut()?;
+        let path = source.path.as_ref().filter(|_| tag.is_none())?;
+        let (egress, ethertype) = path.leads(bytes, self.changes, now)?;
+        if guard::is_guarded(source.settings.guard, ethertype, bytes, ETHERNET_HEADER) {
+            return None;
+        }
+        source.counters.from_port.count(length);
+        // It is there, or the path would not lead to it.
+        let port = self.ports.get_mut(usize::from(egress.port.0))?.as_mut()?;
+        port.counters.to_port.count(length);
+        Some(egress)
     }
 
     /// As [`forward`](Self::forward), without what is remembered of the last frame.
+    #[inline(never)]
     fn look_up(
         &mut self,
         from: PortId,

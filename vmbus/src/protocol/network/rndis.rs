@@ -237,7 +237,7 @@ pub const PARAMETER_STRING: u32 = 2;
 pub const MAX_CONTROL: usize = 1024;
 
 /// What stands before a frame of `frame_length` bytes with `infos` beside it: header and packet; then come `infos`, then the frame.
-#[inline]
+#[inline(always)]
 pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
     let info_length = size_of_val(infos);
     let header = Header {
@@ -260,19 +260,21 @@ pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
 /// Values beside a packet at most, of those that are sent: checksums or what is to be cut, tag, hash, fragment.
 pub const MAX_BESIDE: usize = 4;
 
-/// The bytes of [`PacketStart`].
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+/// Header and packet, in a row.
+#[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C)]
-struct StartBytes {
-    header: Header,
-    packet: Packet,
-    infos: [Info; MAX_BESIDE],
+pub struct PacketHeader {
+    /// Of any message.
+    pub header: Header,
+    /// Of a frame.
+    pub packet: Packet,
 }
+const _: () = assert!(size_of::<PacketHeader>() == PACKET_HEADER);
 
 /// What stands before a frame, or a part of one: the header, and what is beside it.
 #[derive(Clone, Copy)]
 pub struct PacketStart {
-    bytes: StartBytes,
+    infos: [Info; MAX_BESIDE],
     /// How many of `infos` count.
     count: usize,
 }
@@ -282,7 +284,7 @@ impl PacketStart {
     #[inline]
     pub fn new() -> Self {
         Self {
-            bytes: StartBytes::new_zeroed(),
+            infos: [Info::new_zeroed(); MAX_BESIDE],
             count: 0,
         }
     }
@@ -290,7 +292,7 @@ impl PacketStart {
     /// Adds a value; one more than [`MAX_BESIDE`] is left out.
     #[inline]
     pub fn add(&mut self, info_type: InfoType, value: u32) {
-        if let Some(info) = self.bytes.infos.get_mut(self.count) {
+        if let Some(info) = self.infos.get_mut(self.count) {
             *info = Info::new(info_type, value);
             self.count += 1;
         }
@@ -309,17 +311,26 @@ impl PacketStart {
     }
 
     /// How many bytes stand before the frame.
-    #[inline]
+    #[inline(always)]
     pub const fn length(&self) -> usize {
         PACKET_HEADER + self.count * size_of::<Info>()
     }
 
-    /// The bytes before `length` bytes of a frame.
-    #[inline]
-    pub fn before(&mut self, length: usize) -> &[u8] {
-        let infos = self.bytes.infos.get(..self.count).unwrap_or_default();
-        (self.bytes.header, self.bytes.packet) = packet_header(length, infos);
-        self.bytes.as_bytes().get(..self.length()).unwrap_or_default()
+    /// Hands what stands before `length` bytes of a frame to `write`, with where each piece begins: the header, and what is beside the
+    /// frame if anything is.
+    #[inline(always)]
+    pub fn write<E>(
+        &self,
+        length: usize,
+        mut write: impl FnMut(usize, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let infos = self.infos.get(..self.count).unwrap_or_default();
+        let (header, packet) = packet_header(length, infos);
+        write(0, PacketHeader { header, packet }.as_bytes())?;
+        match infos {
+            [] => Ok(()),
+            infos => write(PACKET_HEADER, infos.as_bytes()),
+        }
     }
 }
 

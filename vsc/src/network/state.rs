@@ -5,7 +5,7 @@ use super::card::Counters;
 use super::error::NetworkError;
 use super::requests::{ANSWER, Question, Requests};
 use super::slots::{NO_SLOT, Slots};
-use crate::memory::{Buffer, OutsideBuffer};
+use crate::memory::Buffer;
 use crate::wait::Waiting;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -142,11 +142,7 @@ impl State {
         let Some(slot) = self.slots.find_small(length) else {
             return self.send_large(start, frame);
         };
-        let write = |at, bytes: &[u8]| slot.buffer.copy_from(slot.offset + at, bytes);
-        let written = start
-            .write(frame.len(), write)
-            .and_then(|()| write(start.length(), frame));
-        written.map_err(|_| NetworkError::Protocol)?;
+        write(slot.buffer, slot.offset, start, frame)?;
         let message = message(RndisChannel::DATA, slot.part, length as u32);
         let flags = PacketFlags::COMPLETION_REQUESTED;
         let mut batch = self.rings.outgoing.batch()?;
@@ -174,15 +170,13 @@ impl State {
     #[inline(never)]
     fn send_large(&mut self, start: &PacketStart, frame: &[u8]) -> Result<(), NetworkError> {
         let length = start.length() + frame.len();
-        self.send_pages(length, RndisChannel::DATA, |buffer| {
-            start.write(frame.len(), |at, bytes| buffer.copy_from(at, bytes))?;
-            buffer.copy_from(start.length(), frame)
-        })
+        let write = |buffer: &Buffer| write(buffer, 0, start, frame);
+        self.send_pages(length, RndisChannel::DATA, write)
     }
 
     /// Sends a control message, which hosts look for in pages only.
     pub(super) fn send_control(&mut self, message: &[u8]) -> Result<(), NetworkError> {
-        let write = |buffer: &Buffer| buffer.copy_from(0, message);
+        let write = |buffer: &Buffer| buffer.copy_from(0, message).map_err(|_| NetworkError::Protocol);
         self.send_pages(message.len(), RndisChannel::CONTROL, write)
     }
 
@@ -191,13 +185,13 @@ impl State {
         &mut self,
         length: usize,
         channel: RndisChannel,
-        write: impl FnOnce(&Buffer) -> Result<(), OutsideBuffer>,
+        write: impl FnOnce(&Buffer) -> Result<(), NetworkError>,
     ) -> Result<(), NetworkError> {
         if let Some(error) = self.closed {
             return Err(error);
         }
         let (index, buffer) = self.slots.find_large(length)?;
-        write(buffer).map_err(|_| NetworkError::Protocol)?;
+        write(buffer)?;
         let transaction = self.slots.transaction(index);
         let (offset, pages) = buffer.pages(0, length).map_err(|_| NetworkError::Protocol)?;
         let range = GpaRange {
@@ -291,7 +285,9 @@ impl State {
     #[inline]
     fn done(&mut self, transaction: Option<u64>, parts: usize) {
         self.owed_parts += parts;
-        self.owed.extend(transaction);
+        if let Some(transaction) = transaction {
+            self.owed.push(transaction);
+        }
         let most = self.receive.as_ref().map_or(0, |receive| receive.most_owed);
         if self.owed_parts >= most {
             self.pay();
@@ -430,6 +426,19 @@ fn full(error: RingError) -> NetworkError {
         RingError::Full { .. } => NetworkError::Full,
         error => error.into(),
     }
+}
+
+/// Writes a frame to `offset` of a buffer, with `start` before it.
+#[inline(always)]
+fn write(buffer: &Buffer, offset: usize, start: &PacketStart, frame: &[u8]) -> Result<(), NetworkError> {
+    let written = buffer
+        .copy_from(offset, start.header(frame.len()).as_bytes())
+        .and_then(|()| match start.beside() {
+            Some(beside) => buffer.copy_from(offset + rndis::PACKET_HEADER, beside),
+            None => Ok(()),
+        })
+        .and_then(|()| buffer.copy_from(offset + start.length(), frame));
+    written.map_err(|_| NetworkError::Protocol)
 }
 
 /// What a packet says that carries an RNDIS message: in a part of the send buffer, or in the pages that it names.

@@ -20,6 +20,7 @@ use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac, rndis};
 use vmbus::ring::gpa::TransferRange;
 use vmbus::ring::{PacketFlags, RingError, Signal};
+use zerocopy::IntoBytes;
 
 /// Parts of one packet at most: what Linux puts together.
 const MAX_FRAGMENTS: usize = 562;
@@ -107,8 +108,8 @@ impl Endpoint for Nic {
                 self.refuse();
                 return Ok(());
             }
-            Some(content) => delivery.place(&content),
-            None => self.deliver_pieces(&delivery, cut_tag),
+            Some(content) => delivery.place(content),
+            None => self.deliver_pieces(delivery, cut_tag),
         };
         let counter = match result {
             Ok(()) => &self.counters.received,
@@ -122,7 +123,7 @@ impl Endpoint for Nic {
 impl Nic {
     /// Delivers a frame on which there is work to be done.
     #[inline(never)]
-    fn deliver_pieces(&self, delivery: &Delivery<'_>, cut_tag: bool) -> Result<(), NoRoom> {
+    fn deliver_pieces(&self, delivery: Delivery<'_>, cut_tag: bool) -> Result<(), NoRoom> {
         let (frame, receiving) = (delivery.frame, delivery.receiving);
         let keep_large = frame.large.is_some_and(|large| match large.is_ipv6() {
             true => receiving.offloads.coalesce_6,
@@ -135,7 +136,7 @@ impl Nic {
                 self.refuse();
                 return true;
             }
-            result = delivery.place_piece(&piece.content());
+            result = delivery.place_piece(piece.content());
             result.is_ok()
         });
         if done.is_err() {
@@ -173,6 +174,7 @@ impl Nic {
 }
 
 /// A frame on its way into a guest's buffer.
+#[derive(Clone, Copy)]
 struct Delivery<'a> {
     receiving: &'a Receiving,
     queue: &'a Queue,
@@ -184,13 +186,13 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     #[inline(never)]
-    fn place_piece(&self, content: &Content<'_>) -> Result<(), NoRoom> {
+    fn place_piece(self, content: Content<'_>) -> Result<(), NoRoom> {
         self.place(content)
     }
 
     /// Puts a frame or a segment into the buffer, and a packet into the ring.
     #[inline(always)]
-    fn place(&self, content: &Content<'_>) -> Result<(), NoRoom> {
+    fn place(self, content: Content<'_>) -> Result<(), NoRoom> {
         let receiving = self.receiving;
         let mut start = PacketStart::new();
         let known = content.known.0;
@@ -218,17 +220,15 @@ impl Delivery<'_> {
 
     /// Writes what fits into one part; says where it is.
     #[inline(always)]
-    fn write_whole(
-        &self,
-        offset: usize,
-        content: &Content<'_>,
-        start: &PacketStart,
-    ) -> Option<TransferRange> {
+    fn write_whole(self, offset: usize, content: Content<'_>, start: &PacketStart) -> Option<TransferRange> {
         let buffer = &*self.receiving.buffer;
         let head = offset + start.length();
         let body = head + content.head.len();
-        let write = |at, bytes: &[u8]| buffer.copy_from(offset + at, bytes);
-        start.write(content.length(), write).ok()?;
+        let header = start.header(content.length());
+        buffer.copy_from(offset, header.as_bytes()).ok()?;
+        if let Some(beside) = start.beside() {
+            buffer.copy_from(offset + rndis::PACKET_HEADER, beside).ok()?;
+        }
         buffer.copy_from(head, content.head).ok()?;
         if content.body_length > 0 {
             let (from, length) = (content.body_offset, content.body_length);
@@ -242,7 +242,7 @@ impl Delivery<'_> {
 
     /// The same as [`place`](Self::place), into several parts.
     #[inline(never)]
-    fn place_parts(&self, content: &Content<'_>, start: PacketStart) -> Result<(), NoRoom> {
+    fn place_parts(self, content: Content<'_>, start: PacketStart) -> Result<(), NoRoom> {
         let receiving = self.receiving;
         // Each part says which it is.
         let header = rndis::PACKET_HEADER + (start.count() + 1) * size_of::<Info>();
@@ -256,7 +256,7 @@ impl Delivery<'_> {
         let mut writer = PartWriter {
             buffer: &receiving.buffer,
             frame: self.frame,
-            content,
+            content: &content,
             start,
             part_size: receiving.part_size,
             fragment_id: transaction as u16,
@@ -359,8 +359,13 @@ impl PartWriter<'_> {
     /// Writes `length` bytes of the piece from `from` on, with a header before them; says where all that is.
     #[inline]
     fn part(&mut self, offset: usize, from: usize, length: usize) -> Option<TransferRange> {
-        let write = |at, bytes: &[u8]| self.buffer.copy_from(offset + at, bytes);
-        self.start.write(length, write).ok()?;
+        let header = self.start.header(length);
+        self.buffer.copy_from(offset, header.as_bytes()).ok()?;
+        if let Some(beside) = self.start.beside() {
+            self.buffer
+                .copy_from(offset + rndis::PACKET_HEADER, beside)
+                .ok()?;
+        }
         let mut at = offset + self.start.length();
         let content = self.content;
         let head = content.head.get(from..).unwrap_or(&[]);

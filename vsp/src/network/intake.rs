@@ -19,7 +19,7 @@ use spin::Mutex;
 use vmbus::protocol::network::ETHERNET_HEADER;
 use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RndisChannel, Status};
 use vmbus::protocol::network::rndis;
-use vmbus::ring::{Packet, PacketType, RingError};
+use vmbus::ring::{Packet, PacketType, ReadBatch, RingError};
 
 /// Bytes of guest pages.
 const PAGE: u64 = 4096;
@@ -90,44 +90,23 @@ impl Nic {
         if queue.answer(&mut incoming.completions)? {
             let mut batch = incoming.reader.batch();
             let mut sending = self.sending(now);
-            let mut completed = Completed::default();
-            let mut taken = 0;
-            loop {
-                if taken == budget {
-                    progress = Progress::More;
-                    break;
-                }
+            let mut left = budget;
+            progress = loop {
                 if sending.change != self.changes.load(Ordering::Acquire) {
                     sending = self.sending(now);
                 }
                 if let Some(until) = sending.until.get() {
-                    progress = Progress::Until(until);
-                    break;
+                    break Progress::Until(until);
                 }
-                let Some(packet) = batch.next()? else {
-                    break;
+                let packet = self.other_than_completion(&mut batch, &sending, &mut left)?;
+                let Some(packet) = packet else {
+                    break if left == 0 { Progress::More } else { Progress::Idle };
                 };
-                taken += 1;
-                if packet.kind() == PacketType::COMPLETION {
-                    if completed.is_full() {
-                        self.give_back(&sending, &completed);
-                        completed.clear();
-                    }
-                    completed.push(packet.transaction());
-                    continue;
+                let transaction = packet.transaction();
+                if let Some(answer) = self.packet(queue, packet, index, &sending, now) {
+                    incoming.completions.add(transaction, answer);
                 }
-                // Those parts are free for what this packet brings about.
-                if !completed.is_empty() {
-                    self.give_back(&sending, &completed);
-                    completed.clear();
-                }
-                if let Some(answer) = self.packet(queue, &packet, index, &sending, now) {
-                    incoming.completions.add(packet.transaction(), answer);
-                }
-            }
-            if !completed.is_empty() {
-                self.give_back(&sending, &completed);
-            }
+            };
             if batch.finish().is_needed() {
                 queue.link.signal();
             }
@@ -140,11 +119,43 @@ impl Nic {
         Ok(progress)
     }
 
+    /// The next packet that completes none; what others complete is given back before, so that it is free for what that packet brings
+    /// about. `None` if there is none, or no more than `left` are to be taken.
+    #[inline(always)]
+    fn other_than_completion<'a>(
+        &self,
+        batch: &mut ReadBatch<'a>,
+        sending: &Sending,
+        left: &mut usize,
+    ) -> Result<Option<Packet<'a>>, RingError> {
+        let mut completed = Completed::default();
+        let mut other = None;
+        while *left > 0
+            && let Some(packet) = batch.next()?
+        {
+            *left -= 1;
+            if packet.kind() != PacketType::COMPLETION {
+                other = Some(packet);
+                break;
+            }
+            completed.push(packet.transaction());
+            if completed.is_full() {
+                self.give_back(sending, &completed);
+                completed.clear();
+            }
+        }
+        if !completed.is_empty() {
+            self.give_back(sending, &completed);
+        }
+        Ok(other)
+    }
+
     /// Takes a packet, and returns what completes it.
+    #[inline(always)]
     fn packet(
         &self,
         queue: &Queue,
-        packet: &Packet<'_>,
+        packet: Packet<'_>,
         index: u16,
         sending: &Sending,
         now: u64,
@@ -152,29 +163,30 @@ impl Nic {
         if let Ok(message) = packet.read::<nvsp::RndisMessage>(0)
             && message.message_type == MessageType::SEND_RNDIS_PACKET
         {
-            let done = self.rndis(queue, packet, &message.packet, sending, now);
+            let done = self.rndis(queue, packet, message.packet, sending, now);
             let status = done.map_or(Status::INVALID_RNDIS_PACKET, |()| Status::SUCCESS);
             if done.is_none() {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
             }
             return packet.wants_completion().then_some(Answer::Sent(status));
         }
-        self.other(queue, *packet, index)
+        self.other(queue, packet, index)
     }
 
     /// Takes an RNDIS message, from the send buffer or from the packet's pages. `None` if it makes no sense.
+    #[inline(always)]
     fn rndis(
         &self,
         queue: &Queue,
-        packet: &Packet<'_>,
-        asked: &nvsp::RndisPacket,
+        packet: Packet<'_>,
+        asked: nvsp::RndisPacket,
         sending: &Sending,
         now: u64,
     ) -> Option<()> {
         let pages;
         let (buffer, start, length): (&Buffer, _, _) = match asked.part {
             NO_PART => {
-                pages = self::pages(queue, *packet)?;
+                pages = self::pages(queue, packet)?;
                 (&pages, 0, pages.size())
             }
             part => {

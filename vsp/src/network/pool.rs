@@ -154,23 +154,21 @@ impl Pool {
         let first = transaction
             .checked_sub(1)
             .and_then(|part| u32::try_from(part).ok());
-        let Some(mut part) = first.filter(|&part| self.is_first(part)) else {
+        let Some(part) = first else { return false };
+        let slot = self.parts.get_mut(part as usize);
+        let Some(slot) = slot.filter(|slot| slot.used == Use::First) else {
             return false;
         };
+        let mut next = core::mem::replace(slot, Part::FREE).next;
+        self.free.push(part);
         // A chain is ours, not the guest's; it has an end.
-        while let Some(slot) = self.parts.get_mut(part as usize) {
-            let next = core::mem::replace(slot, Part::FREE).next;
-            self.free.push(part);
-            part = next;
+        while next != END
+            && let Some(slot) = self.parts.get_mut(next as usize)
+        {
+            self.free.push(next);
+            next = core::mem::replace(slot, Part::FREE).next;
         }
         true
-    }
-
-    #[inline]
-    fn is_first(&self, part: u32) -> bool {
-        self.parts
-            .get(part as usize)
-            .is_some_and(|part| part.used == Use::First)
     }
 
     #[inline]

@@ -129,27 +129,28 @@ impl Wire {
     /// The same, and takes the frame off what `from` may send; returns the tick from which on it may send more, if that is not now.
     pub fn transmit_capped(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
         let mut ends = self.ends.lock();
-        let switch = &mut ends.switch;
-        let until = switch.charge(from, frame.length, now);
         if !self.tapped.load(Ordering::Acquire)
-            && let Some(egress) = switch.known(from, frame.head, frame.length, frame.tag, now)
+            && let Some(egress) = ends.switch.known(from, frame.head, frame.length, frame.tag, now)
         {
             let endpoint = ends.endpoint(egress.port);
             drop(ends);
             self.deliver(endpoint.as_deref(), frame, egress);
-        } else {
-            drop(ends);
-            self.spread(from, frame, now);
+            return None;
         }
-        until
+        drop(ends);
+        self.spread(from, frame, now)
     }
 
-    /// Carries a frame to wherever it goes, and shows it to who looks.
+    /// The same, to wherever the frame goes, and shows it to who looks.
     #[inline(never)]
-    fn spread(&self, from: PortId, frame: &Frame<'_>, now: u64) {
+    fn spread(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
         let mut ports = Ports::new();
         let (head, length, tag) = (frame.head, frame.length, frame.tag);
-        self.with(|switch| switch.forward(from, head, length, tag, now, &mut ports));
+        let until = self.with(|switch| {
+            let until = switch.charge(from, length, now);
+            switch.forward(from, head, length, tag, now, &mut ports);
+            until
+        });
         if self.tapped.load(Ordering::Acquire) {
             self.show(from, frame, &ports, now);
         }
@@ -157,6 +158,7 @@ impl Wire {
             let endpoint = self.ends.lock().endpoint(egress.port);
             self.deliver(endpoint.as_deref(), frame, egress);
         }
+        until
     }
 
     #[inline(always)]

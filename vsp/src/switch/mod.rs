@@ -286,7 +286,8 @@ impl Switch {
         }
     }
 
-    /// As [`forward`](Self::forward), if the frame goes where the port's last one went; otherwise nothing has happened.
+    /// As [`forward`](Self::forward), if the frame goes where the port's last one went, and the port has no cap; otherwise nothing has
+    /// happened.
     #[inline(always)]
     pub(crate) fn known(
         &mut self,
@@ -297,7 +298,10 @@ impl Switch {
         now: u64,
     ) -> Option<Egress> {
         let source = self.ports.get_mut(usize::from(from.0))?.as_mut()?;
-        let path = source.path.as_ref().filter(|_| tag.is_none())?;
+        let path = source
+            .path
+            .as_ref()
+            .filter(|_| tag.is_none() && !source.bucket.is_capped())?;
         let (egress, ethertype) = path.leads(bytes, self.changes, now)?;
         if guard::is_guarded(source.settings.guard, ethertype, bytes, ETHERNET_HEADER) {
             return None;

@@ -237,23 +237,9 @@ pub const PARAMETER_STRING: u32 = 2;
 pub const MAX_CONTROL: usize = 1024;
 
 /// What stands before a frame of `frame_length` bytes with `infos` beside it: header and packet; then come `infos`, then the frame.
-#[inline(always)]
+#[inline]
 pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
-    let info_length = size_of_val(infos);
-    let header = Header {
-        message_type: MessageType::PACKET,
-        length: (PACKET_HEADER + info_length + frame_length) as u32,
-    };
-    let packet = Packet {
-        data_offset: (size_of::<Packet>() + info_length) as u32,
-        data_length: frame_length as u32,
-        info_offset: match infos {
-            [] => 0,
-            _ => size_of::<Packet>() as u32,
-        },
-        info_length: info_length as u32,
-        ..Packet::new_zeroed()
-    };
+    let PacketHeader { header, packet } = PacketHeader::new(frame_length, size_of_val(infos));
     (header, packet)
 }
 
@@ -270,6 +256,27 @@ pub struct PacketHeader {
     pub packet: Packet,
 }
 const _: () = assert!(size_of::<PacketHeader>() == PACKET_HEADER);
+
+impl PacketHeader {
+    #[inline(always)]
+    fn new(frame_length: usize, info_length: usize) -> Self {
+        let header = Header {
+            message_type: MessageType::PACKET,
+            length: (PACKET_HEADER + info_length + frame_length) as u32,
+        };
+        let packet = Packet {
+            data_offset: (size_of::<Packet>() + info_length) as u32,
+            data_length: frame_length as u32,
+            info_offset: match info_length {
+                0 => 0,
+                _ => size_of::<Packet>() as u32,
+            },
+            info_length: info_length as u32,
+            ..Packet::new_zeroed()
+        };
+        Self { header, packet }
+    }
+}
 
 /// What stands before a frame, or a part of one: the header, and what is beside it.
 #[derive(Clone, Copy)]
@@ -316,21 +323,19 @@ impl PacketStart {
         PACKET_HEADER + self.count * size_of::<Info>()
     }
 
-    /// Hands what stands before `length` bytes of a frame to `write`, with where each piece begins: the header, and what is beside the
-    /// frame if anything is.
+    /// What stands first before `length` bytes of a frame; then comes what is [beside](Self::beside) it.
     #[inline(always)]
-    pub fn write<E>(
-        &self,
-        length: usize,
-        mut write: impl FnMut(usize, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let infos = self.infos.get(..self.count).unwrap_or_default();
-        let (header, packet) = packet_header(length, infos);
-        write(0, PacketHeader { header, packet }.as_bytes())?;
-        match infos {
-            [] => Ok(()),
-            infos => write(PACKET_HEADER, infos.as_bytes()),
+    pub fn header(&self, length: usize) -> PacketHeader {
+        PacketHeader::new(length, self.count * size_of::<Info>())
+    }
+
+    /// What is beside the frame, if anything is.
+    #[inline(always)]
+    pub fn beside(&self) -> Option<&[u8]> {
+        if self.count == 0 {
+            return None;
         }
+        self.infos.get(..self.count).map(IntoBytes::as_bytes)
     }
 }
 

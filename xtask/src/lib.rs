@@ -36,6 +36,7 @@ pub mod commands {
     pub mod bench_iommu;
     pub mod bench_linux;
     pub mod bench_net;
+    pub mod bench_net_debian;
     pub mod bench_reply;
     pub mod bench_ring;
     pub mod bench_row;

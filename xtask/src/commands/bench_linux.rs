@@ -24,7 +24,7 @@ const ROOT: &str = "hv stats --json";
 /// Memory of the machine that the kernel has for itself, and of the guest.
 const MEMORY_MIB: u64 = 256;
 /// What the kernel is told, before `--` and the first program's arguments.
-const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet";
+pub(super) const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet";
 /// The kernel's first line of user space.
 const USER_SPACE: &str = "linux: user space at ";
 /// Some kernels hang where instructions are counted; so often a machine is started that has fallen silent.
@@ -79,7 +79,7 @@ pub fn measure() -> Result<(Vec<Row>, String)> {
     let debian = Debian::ensure()?;
     let linux = Linux {
         kernel: debian.kernel()?,
-        initrd: debian.initrd_of(&program()?)?,
+        initrd: debian.initrd_of(&program()?, &["hv_vmbus", "hv_storvsc", "sd_mod"])?,
     };
     let bare = linux.bare_start();
     if let Err(error) = &bare {
@@ -202,7 +202,7 @@ fn description(arguments: &str) -> String {
 }
 
 /// The guest's first program, which is linked statically.
-fn program() -> Result<Vec<u8>> {
+pub(super) fn program() -> Result<Vec<u8>> {
     let mut cargo = images::cargo();
     cargo.args([
         "rustc",
@@ -328,7 +328,7 @@ fn read_clock(line: &str) -> Option<f64> {
     Some(number.into())
 }
 
-fn until_it_does_not_hang(machine: &Machine) -> Result<Outcome> {
+pub(super) fn until_it_does_not_hang(machine: &Machine) -> Result<Outcome> {
     let machine = machine.clone().silence_limit(SILENCE);
     let mut outcome = machine.run()?;
     for _ in 1..TRIES {

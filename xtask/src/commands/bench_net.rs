@@ -1,4 +1,5 @@
-//! `cargo xtask bench net`: what frames cost on the host, and what TCP costs between two children on a machine.
+//! `cargo xtask bench net`: what frames cost on the host, and what TCP costs between two children on a machine: two of ours here, two
+//! of Debian in `bench_net_debian`.
 //!
 //! Instructions on the host are callgrind's; on the machine, all that it executes between two readings of the time stamp counter, the
 //! hypervisor's, the root's and both children's.
@@ -43,11 +44,23 @@ pub fn measure_host() -> Result<Vec<Row>> {
 
 /// How much two children do with each other.
 #[derive(Clone, Copy)]
-struct Load {
+pub(super) struct Load {
     /// Round trips of 64 bytes.
-    rounds: u64,
+    pub rounds: u64,
     /// Bytes of a stream there, and of one back.
-    bytes: u64,
+    pub bytes: u64,
+}
+
+/// Two children, `talks` and `listens`, that are measured.
+pub(super) struct Pair<'a> {
+    /// What they are called.
+    pub name: &'a str,
+    /// A machine on which they do a load, [`with_commands`].
+    pub run: &'a dyn Fn(Load) -> Result<Outcome>,
+    /// Most instructions of a round trip.
+    pub round_trip: f64,
+    /// Least MiB of a stream for 10^9 instructions.
+    pub stream: f64,
 }
 
 /// The least that is done; what comes on top of it is what is shared out.
@@ -61,16 +74,25 @@ const MORE_BYTES: Load = Load {
     ..BASE
 };
 
-/// The rows of two children that talk over a switch, the last machine's end, and where the instructions went. Each load has a machine of
-/// its own, which ends with it.
+/// The rows of two children of ours that talk over a switch, the last machine's end, and where the instructions went.
 pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
     images::built()?;
+    measure_pair(&Pair {
+        name: "child - child",
+        run: &run,
+        round_trip: 60_000.0,
+        stream: 600.0,
+    })
+}
+
+/// The same of any two children. Each load has a machine of its own, which ends with it.
+pub(super) fn measure_pair(pair: &Pair<'_>) -> Result<(Vec<Row>, Outcome, String)> {
     let mut done = Vec::new();
     for load in [BASE, MORE_ROUNDS, MORE_BYTES] {
-        let outcome = run(load)?;
+        let outcome = (pair.run)(load)?;
         let said = console(&outcome.serial);
         if outcome.status != ExitKind::Success {
-            return Ok((rows(&said, &said), outcome, String::new()));
+            return Ok((rows(pair, &said, &said), outcome, String::new()));
         }
         done.push((said, cost(&outcome.serial), outcome));
     }
@@ -100,11 +122,12 @@ pub fn measure_machine() -> Result<(Vec<Row>, Outcome, String)> {
         };
         let each = more.since(base).each(count as f64);
         text.push_str(&each.text(&format!(
-            "{title}: {:.0} instructions, of which (both guests as one)",
+            "{}: {title}: {:.0} instructions, of which (both guests as one)",
+            pair.name,
             each.spent()
         )));
     }
-    Ok((rows(rounds, bytes), outcome.clone(), text))
+    Ok((rows(pair, rounds, bytes), outcome.clone(), text))
 }
 
 /// A machine with two children, of which one asks and the other answers.
@@ -118,23 +141,22 @@ fn run(load: Load) -> Result<Outcome> {
         "ip=10.0.0.2/24 peer=10.0.0.1 rounds={} bulk={}",
         load.rounds, load.bytes
     );
-    let commands = [
-        "switch create bench",
-        "vm start listens",
-        "vm wait listens --text 'chat: listening'",
-        "vm start talks",
-        "vm wait talks --text 'chat: staying'",
-        ROOT,
-        GUESTS[0],
-        GUESTS[1],
-        CONSOLE,
-    ];
-    Machine::new()
+    let machine = Machine::new()
         .icount(true)
         .file("vms/listens.toml", guest("listen ip=10.0.0.1/24").as_bytes())
-        .file("vms/talks.toml", guest(&talks).as_bytes())
-        .exec(&commands)
-        .run()
+        .file("vms/talks.toml", guest(&talks).as_bytes());
+    with_commands(machine, "chat: listening", "chat: staying").run()
+}
+
+/// Has the machine's two children do their load on a switch, and ends with what their console and the counters say. Each says when it is
+/// ready, or done.
+pub(super) fn with_commands(machine: Machine, listening: &str, done: &str) -> Machine {
+    let [listening, done] = [("listens", listening), ("talks", done)]
+        .map(|(name, text)| format!("vm wait {name} --text '{text}'"));
+    machine
+        .exec(&["switch create bench", "vm start listens", &listening])
+        .exec(&["vm start talks", &done])
+        .exec(&[ROOT, GUESTS[0], GUESTS[1], CONSOLE])
 }
 
 /// What the guest that asks has printed.
@@ -165,7 +187,7 @@ fn line(said: &str, name: &str) -> Option<(f64, f64)> {
 }
 
 /// The rows of what was said by the guest with round trips, and the one with streams.
-fn rows(rounds: &str, streams: &str) -> Vec<Row> {
+fn rows(pair: &Pair<'_>, rounds: &str, streams: &str) -> Vec<Row> {
     let row = |name: &str, measured: Option<f64>, unit: &str, at_most| Row {
         name: name.into(),
         measured,
@@ -175,10 +197,10 @@ fn rows(rounds: &str, streams: &str) -> Vec<Row> {
     let round_trip = line(rounds, "round-trip");
     let mut rows = vec![
         row(
-            "TCP, 64 bytes there and back, child - child",
+            &format!("TCP, 64 bytes there and back, {}", pair.name),
             round_trip.map(|(_, median)| median),
             "instructions",
-            Some(60_000.0),
+            Some(pair.round_trip),
         ),
         row(
             "the same, at best",
@@ -187,8 +209,9 @@ fn rows(rounds: &str, streams: &str) -> Vec<Row> {
             None,
         ),
     ];
+    let stream = format!("TCP stream, {}", pair.name);
     for (name, what) in [
-        ("bulk", "TCP stream, child - child"),
+        ("bulk", stream.as_str()),
         ("bulk-back", "the same, the other way"),
     ] {
         let measured = line(streams, name);
@@ -196,8 +219,7 @@ fn rows(rounds: &str, streams: &str) -> Vec<Row> {
             &format!("{what}, a KiB"),
             measured.map(|(bytes, ticks)| (ticks / (bytes / 1024.0)).round()),
             "instructions",
-            // 600 MiB for 10^9 instructions.
-            Some((1e9_f64 / (600.0 * 1024.0)).round()),
+            Some((1e9 / (pair.stream * 1024.0)).round()),
         ));
         rows.push(row(
             &format!("{what}, for 10^9 instructions"),
@@ -215,7 +237,14 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_becomes_rows() {
+        let pair = Pair {
+            name: "one - other",
+            run: &|_| bail!("it is not run"),
+            round_trip: 60_000.0,
+            stream: 600.0,
+        };
         let rows = rows(
+            &pair,
             "chat: x\r\nbench: round-trip 40000 41000\r\n",
             "bench: bulk 1048576 1000000\r\n",
         );

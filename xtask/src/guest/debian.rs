@@ -159,12 +159,12 @@ impl Debian {
         vmlinux::extract(&self.kernel()?)
     }
 
-    /// A first file system that has only `program`, and the modules of the guest's disks; `/modules` lists these in the order in which
-    /// they can be loaded.
-    pub fn initrd_of(&self, program: &[u8]) -> Result<Vec<u8>> {
+    /// A first file system that has only `program`, and the modules `wanted` with what they need; `/modules` lists these in the order in
+    /// which they can be loaded.
+    pub fn initrd_of(&self, program: &[u8], wanted: &[&str]) -> Result<Vec<u8>> {
         let modules = self.modules()?;
         let mut order = Vec::new();
-        for name in ["hv_vmbus", "hv_storvsc", "sd_mod"] {
+        for name in wanted {
             // What is built in is no module.
             let found = modules.iter().find(|module| same_module(&module.name, name));
             if let Some(module) = found.filter(|module| !order.contains(&module.name.as_str())) {

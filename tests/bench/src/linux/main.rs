@@ -8,12 +8,15 @@
 //! | `stay` | nothing more |
 //! | `random DEPTH COUNT` | loads the modules that `/modules` lists, and reads 4 KiB of the first SCSI disk, COUNT times, DEPTH at once |
 //! | `sequential COUNT` | the same with 1 MiB, one after the other |
+//! | `listen` | loads the modules, and answers over TCP |
+//! | `talk ROUNDS BYTES` | asks the guest that listens, and measures: see `network.rs` |
 //! | anything else | powers the machine off |
 //!
 //! Reads bypass the page cache. After them it prints `linux: N ticks a read` and `linux: done`, and does nothing more.
 #![allow(unsafe_code)]
 
 mod aio;
+mod network;
 
 use std::arch::x86_64::_rdtsc;
 use std::ffi::CString;
@@ -41,6 +44,8 @@ fn main() {
         ["stay"] => Ok(()),
         ["random", depth, count] => number(depth).and_then(|depth| random(depth, number(count)?)),
         ["sequential", count] => number(count).and_then(sequential),
+        ["listen"] => network::listen(),
+        ["talk", rounds, bytes] => number(rounds).and_then(|rounds| network::talk(rounds, number(bytes)?)),
         _ => power_off(),
     };
     if let Err(error) = result {
@@ -86,9 +91,8 @@ fn mount(kind: &str, place: &str) -> io::Result<()> {
     }
 }
 
-/// Loads the modules and opens the disk, past the page cache.
-fn disk() -> io::Result<File> {
-    mount("devtmpfs", "/dev")?;
+/// Loads the modules that `/modules` lists.
+fn load_modules() -> io::Result<()> {
     for path in fs::read_to_string("/modules")?.lines() {
         let module = File::open(path)?;
         // SAFETY: the file stays open, and the parameters are an empty string.
@@ -100,6 +104,13 @@ fn disk() -> io::Result<File> {
             )));
         }
     }
+    Ok(())
+}
+
+/// Loads the modules and opens the disk, past the page cache.
+fn disk() -> io::Result<File> {
+    mount("devtmpfs", "/dev")?;
+    load_modules()?;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_DIRECT);
     for _ in 0..PATIENCE {

@@ -2,7 +2,7 @@
 
 use super::gateway::flows::MAX_FLOWS;
 use super::gateway::forwards::{self, PublicPort, Target};
-use super::gateway::route::Dropped;
+use super::gateway::verdict::Dropped;
 use super::start::Network;
 use crate::hypervisor::time;
 use crate::shell::network::{CardCounter, ForwardInfo, GatewayInfo, LeaseInfo, RootNetwork, UplinkInfo};

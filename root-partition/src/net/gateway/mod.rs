@@ -19,6 +19,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`route`] | the gateway as a state machine: read this first |
+//! | [`verdict`] | what becomes of frames |
+//! | `own` | what is for the gateway itself |
 //! | [`packet`] | a packet by its first bytes |
 //! | [`flows`] | what is translated |
 //! | [`forwards`] | port forwards |
@@ -34,10 +36,12 @@ pub mod forwards;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod neighbours;
+mod own;
 pub mod packet;
 pub mod port;
 pub mod route;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 pub use route::Gateway;

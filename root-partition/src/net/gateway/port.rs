@@ -1,7 +1,8 @@
 //! The gateway in its two ports: that of the internal switch, and the root's port of the external one.
 
 use super::Gateway;
-use super::route::{Made, Network, Outside, Verdict};
+use super::route::Outside;
+use super::verdict::{Made, Network, Verdict};
 use crate::hypervisor::time;
 use crate::net::host_port::HostPort;
 use alloc::sync::Arc;

@@ -5,24 +5,17 @@ use super::dhcp::{DhcpServer, DhcpSettings};
 use super::flows::{Flow, Flows, NoFlow};
 use super::forwards::{Forwards, PublicPort, Target};
 use super::neighbours::{Known, MAX_WAITING_BYTES, Neighbours};
+use super::own::{DHCP_SERVER, read_arp};
 use super::packet::{End, Ends, Packet, Protocol, Unfit};
+use super::verdict::{Counters, Dropped, Made, Network, Verdict};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Cidr};
-use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
+use smoltcp::wire::{ArpOperation, Ipv4Cidr};
+use vmbus::protocol::network::Mac;
 use vsp::network::{Frame, segment};
-use vsp::switch::TICKS_A_SECOND;
 use vsp::switch::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, FrameHeader};
-
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
-const NAME_SERVER: u16 = 53;
-/// Largest frame that is looked at as a whole: an echo request of a guest, a DHCP message.
-const MAX_WHOLE: usize = 9018;
-/// ICMP errors a second at most.
-const ERRORS_A_SECOND: u32 = 50;
 
 /// The root's address on the other side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,100 +32,11 @@ pub struct Outside {
     pub mtu: usize,
 }
 
-/// Which of the gateway's networks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Network {
-    /// The guests'.
-    Inside,
-    /// The uplink's.
-    Outside,
-}
-
-/// A frame that the gateway made, or held back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Made {
-    /// Where it goes.
-    pub to: Network,
-    /// The frame, complete.
-    pub bytes: Vec<u8>,
-}
-
-/// What becomes of a frame.
-pub enum Verdict {
-    /// Nothing more.
-    Done,
-    /// It is for the root's own stack.
-    Stack,
-    /// It goes on, with these first bytes.
-    Forward(Network, Packet),
-    /// It is for the root's own stack, with these first bytes.
-    ForwardToStack(Packet),
-}
-
-/// Why frames went nowhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub enum Dropped {
-    /// They are no packets, or their checksums are wrong.
-    Malformed,
-    /// They are parts of packets.
-    Fragment,
-    /// Their sender's address is not theirs.
-    Spoofed,
-    /// The root has no address outside.
-    NoUplink,
-    /// They belong to no flow, and begin none.
-    NoFlow,
-    /// The table of flows is full.
-    TableFull,
-    /// They are larger than the uplink takes.
-    TooLarge,
-    /// They have passed too many routers.
-    Hops,
-    /// Nobody has told yet who has the address.
-    Unresolved,
-    /// They carry what cannot be translated.
-    OtherProtocol,
-}
-
-impl Dropped {
-    /// All, with what a person calls them.
-    pub const ALL: [(Self, &'static str); 10] = [
-        (Self::Malformed, "malformed"),
-        (Self::Fragment, "fragment"),
-        (Self::Spoofed, "spoofed"),
-        (Self::NoUplink, "no uplink"),
-        (Self::NoFlow, "no flow"),
-        (Self::TableFull, "table full"),
-        (Self::TooLarge, "too large"),
-        (Self::Hops, "hops"),
-        (Self::Unresolved, "unresolved"),
-        (Self::OtherProtocol, "other protocol"),
-    ];
-}
-
-/// What the gateway counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Packets that went out.
-    pub outward: u64,
-    /// Packets that went in.
-    pub inward: u64,
-    dropped: [u64; Dropped::ALL.len()],
-}
-
-impl Counters {
-    /// Frames dropped for `reason`.
-    pub const fn dropped(&self, reason: Dropped) -> u64 {
-        self.dropped[reason as usize]
-    }
-}
-
 /// The gateway.
 pub struct Gateway {
-    inside: Host,
+    pub(super) inside: Host,
     network: Ipv4Cidr,
-    outside: Option<Outside>,
+    pub(super) outside: Option<Outside>,
     /// The DHCP server.
     pub dhcp: DhcpServer,
     /// The port forwards.
@@ -145,10 +49,10 @@ pub struct Gateway {
     machines: BTreeMap<Mac, String>,
     /// Addresses that were given to machines by name.
     fixed: BTreeMap<String, Ipv4Addr>,
-    guests: Neighbours,
+    pub(super) guests: Neighbours,
     others: Neighbours,
     /// Errors sent in the second that began then.
-    errors: (u64, u32),
+    pub(super) errors: (u64, u32),
 }
 
 impl Gateway {
@@ -244,7 +148,7 @@ impl Gateway {
         Ok(())
     }
 
-    fn drop(&mut self, reason: Dropped) -> Verdict {
+    pub(super) fn drop(&mut self, reason: Dropped) -> Verdict {
         self.counters.dropped[reason as usize] += 1;
         Verdict::Done
     }
@@ -312,30 +216,8 @@ impl Gateway {
         })
     }
 
-    fn arp_from_inside(&mut self, frame: &Frame<'_>, source: Mac, now: u64, out: &mut Vec<Made>) -> Verdict {
-        let Some((operation, sender, target)) = read_arp(frame, source) else {
-            return self.drop(Dropped::Malformed);
-        };
-        if sender != Ipv4Addr::UNSPECIFIED && !self.is_theirs(sender, source, now) {
-            return self.drop(Dropped::Spoofed);
-        }
-        let waiting = self.guests.learn(sender, source, self.is_inside(sender), now);
-        release(waiting, Network::Inside, source, out);
-        if operation == ArpOperation::Request && target == self.inside.address {
-            let to = Host {
-                mac: source,
-                address: sender,
-            };
-            out.push(Made {
-                to: Network::Inside,
-                bytes: build::arp(ArpOperation::Reply, self.inside, to),
-            });
-        }
-        Verdict::Done
-    }
-
     /// Whether the card `mac` may send from `address`: one of the network that nobody else has a lease of.
-    fn is_theirs(&self, address: Ipv4Addr, mac: Mac, now: u64) -> bool {
+    pub(super) fn is_theirs(&self, address: Ipv4Addr, mac: Mac, now: u64) -> bool {
         self.is_inside(address)
             && address != self.inside.address
             && self.dhcp.holder(address, now).is_none_or(|holder| holder == mac)
@@ -388,99 +270,9 @@ impl Gateway {
         self.send_out(frame, packet, &ends, ends.destination, guest, now, out)
     }
 
-    /// A packet for the gateway itself.
-    fn for_gateway(
-        &mut self,
-        frame: &Frame<'_>,
-        packet: Packet,
-        ends: Option<Ends>,
-        guest: Host,
-        now: u64,
-        out: &mut Vec<Made>,
-    ) -> Verdict {
-        match ends {
-            Some(ends) if ends.protocol == Protocol::Echo => {
-                self.answer_echo(frame, &packet, guest, out);
-                Verdict::Done
-            }
-            // The relay: questions go on to the root's own name server.
-            Some(ends) if ends.destination.1 == NAME_SERVER => {
-                let server = self.outside.and_then(|outside| outside.name_server);
-                match server {
-                    Some(server) => {
-                        self.send_out(frame, packet, &ends, (server, NAME_SERVER), guest, now, out)
-                    }
-                    None => {
-                        self.error(guest, (3, 3), 0, &packet, now, out);
-                        self.drop(Dropped::NoUplink)
-                    }
-                }
-            }
-            _ => {
-                // Nothing listens here: who asks is told at once.
-                if packet.next_header() != IpProtocol::Icmp {
-                    self.error(guest, (3, 3), 0, &packet, now, out);
-                }
-                Verdict::Done
-            }
-        }
-    }
-
-    fn answer_echo(&mut self, frame: &Frame<'_>, packet: &Packet, guest: Host, out: &mut Vec<Made>) {
-        let Some(whole) = whole(frame) else { return };
-        let end = (ETHERNET_HEADER + packet.ip_length).min(whole.len());
-        let Some(message) = whole.get(packet.transport()..end) else {
-            return;
-        };
-        let Ok(message) = Icmpv4Packet::new_checked(message) else {
-            return;
-        };
-        let parsed = Icmpv4Repr::parse(&message, &smoltcp::phy::ChecksumCapabilities::default());
-        if let Ok(Icmpv4Repr::EchoRequest { ident, seq_no, data }) = parsed {
-            let reply = Icmpv4Repr::EchoReply { ident, seq_no, data };
-            out.push(Made {
-                to: Network::Inside,
-                bytes: build::icmp(self.inside, guest, &reply),
-            });
-        }
-    }
-
-    fn dhcp_message(
-        &mut self,
-        frame: &Frame<'_>,
-        packet: &Packet,
-        mac: Mac,
-        now: u64,
-        out: &mut Vec<Made>,
-    ) -> Verdict {
-        let whole = whole(frame);
-        let end = ETHERNET_HEADER + packet.ip_length;
-        let message = whole
-            .as_ref()
-            .and_then(|bytes| bytes.get(packet.transport() + 8..end));
-        let Some(message) = message else {
-            return self.drop(Dropped::Malformed);
-        };
-        if let Some(answer) = self.dhcp.receive(mac, message, now) {
-            let to = Host {
-                mac: if answer.to.is_broadcast() {
-                    Mac::BROADCAST
-                } else {
-                    mac
-                },
-                address: answer.to,
-            };
-            out.push(Made {
-                to: Network::Inside,
-                bytes: build::udp((self.inside, DHCP_SERVER), (to, DHCP_CLIENT), &answer.message),
-            });
-        }
-        Verdict::Done
-    }
-
     /// Sends a guest's packet outside, to `remote`, which the guest knows by another address where it is the name server.
     #[allow(clippy::too_many_arguments)]
-    fn send_out(
+    pub(super) fn send_out(
         &mut self,
         frame: &Frame<'_>,
         mut packet: Packet,
@@ -643,31 +435,6 @@ impl Gateway {
         }
         self.drop(Dropped::Unresolved)
     }
-
-    /// Tells a guest what became of its packet, unless it was told much already.
-    fn error(
-        &mut self,
-        guest: Host,
-        kind: (u8, u8),
-        word: u16,
-        packet: &Packet,
-        now: u64,
-        out: &mut Vec<Made>,
-    ) {
-        let second = now / TICKS_A_SECOND;
-        if self.errors.0 != second {
-            self.errors = (second, 0);
-        }
-        self.errors.1 += 1;
-        if self.errors.1 <= ERRORS_A_SECOND {
-            let quoted = &packet.head()[ETHERNET_HEADER..];
-            let quoted = &quoted[..quoted.len().min(packet.ip_length)];
-            out.push(Made {
-                to: Network::Inside,
-                bytes: build::icmp_error(self.inside, guest, kind, word, quoted),
-            });
-        }
-    }
 }
 
 const fn no_flow(error: NoFlow) -> Dropped {
@@ -689,34 +456,9 @@ fn ask(to: Network, own: Host, address: Ipv4Addr) -> Made {
 }
 
 /// Lets packets go that waited for `mac`.
-fn release(waiting: Vec<Vec<u8>>, to: Network, mac: Mac, out: &mut Vec<Made>) {
+pub(super) fn release(waiting: Vec<Vec<u8>>, to: Network, mac: Mac, out: &mut Vec<Made>) {
     out.extend(waiting.into_iter().map(|mut bytes| {
         bytes[..6].copy_from_slice(&mac.0);
         Made { to, bytes }
     }));
-}
-
-/// An ARP message that its sender sent itself: what it is, who sent it, of whom it is.
-fn read_arp(frame: &Frame<'_>, source: Mac) -> Option<(ArpOperation, Ipv4Addr, Ipv4Addr)> {
-    let message = ArpPacket::new_checked(frame.head.get(ETHERNET_HEADER..)?).ok()?;
-    let ArpRepr::EthernetIpv4 {
-        operation,
-        source_hardware_addr,
-        source_protocol_addr,
-        target_protocol_addr,
-        ..
-    } = ArpRepr::parse(&message).ok()?
-    else {
-        return None;
-    };
-    (source_hardware_addr.0 == source.0).then_some((operation, source_protocol_addr, target_protocol_addr))
-}
-
-/// All bytes of a frame, copied, with what its sender left out filled in.
-fn whole(frame: &Frame<'_>) -> Option<Vec<u8>> {
-    let mut whole = None;
-    if frame.large.is_none() && frame.length <= MAX_WHOLE {
-        segment::complete(frame, None, false, |bytes| whole = Some(bytes.to_vec())).ok()?;
-    }
-    whole
 }

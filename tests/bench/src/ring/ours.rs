@@ -4,19 +4,29 @@ use crate::contender::Contender;
 use std::hint::black_box;
 use vmbus::ring::{PacketFlags, PacketType, Reader, Writer, loopback};
 
-/// Bytes of the ring's data.
+/// Bytes of the ring's data. Its end is in the middle of a packet as often as chance would have it.
 pub(crate) const SIZE: usize = 34 * 4096;
 /// Bytes that a packet takes besides its payload.
 pub(crate) const AROUND: usize = 24;
 
-pub(crate) struct Ours;
+/// A ring with so many bytes of data.
+pub(crate) struct Ring<const DATA: usize>;
 
-impl Contender for Ours {
+/// The ring that is compared.
+pub(crate) type Ours = Ring<SIZE>;
+
+/// A payload whose packet is an eighth of [`Uncut`].
+pub(crate) const UNCUT: usize = 16384 - AROUND;
+
+/// A ring whose end is always one of such a packet too. Where the data is mapped twice in a row, packets are as good as this.
+pub(crate) type Uncut = Ring<{ 8 * 16384 }>;
+
+impl<const DATA: usize> Contender for Ring<DATA> {
     type Writer = Writer;
     type Reader = Reader;
 
     fn new() -> (Writer, Reader) {
-        let (guest, host, _) = loopback::channel(SIZE / 4096).expect("34 pages are a ring");
+        let (guest, host, _) = loopback::channel(DATA / 4096).expect("so many pages are a ring");
         (guest.outgoing, host.incoming)
     }
 

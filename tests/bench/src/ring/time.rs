@@ -2,7 +2,7 @@
 
 use crate::contender::Contender;
 use crate::copies::Copies;
-use crate::ours::Ours;
+use crate::ours::{Ours, UNCUT, Uncut};
 use crate::rtrb_ring::Rtrb;
 use crate::virtio::Virtio;
 use serde_json::{Value, json};
@@ -18,7 +18,11 @@ pub(crate) fn all() -> Value {
     let (ours, virtio, rtrb) = (alone::<Ours, 64>, alone::<Virtio, 64>, alone::<Rtrb, 64>);
     let [ours_64, virtio_64, rtrb_64] = medians([&|| ours(20_000), &|| virtio(20_000), &|| rtrb(20_000)]);
     let (ours, copies) = (alone::<Ours, 16384>, alone::<Copies, 16384>);
-    let [ours_16k, copies_16k] = medians([&|| ours(1_000), &|| copies(1_000)]);
+    let (uncut, uncut_copies) = (alone::<Uncut, UNCUT>, alone::<Copies, UNCUT>);
+    let [ours_16k, copies_16k, uncut, uncut_copies] =
+        medians([&|| ours(1_000), &|| copies(1_000), &|| uncut(1_000), &|| {
+            uncut_copies(1_000)
+        }]);
     let [each, batches, virtio] = medians([
         &|| together::<Ours, 1>(40_000),
         &|| together::<Ours, 8>(40_000),
@@ -27,6 +31,7 @@ pub(crate) fn all() -> Value {
     json!({
         "alone 64": {"ours": ours_64, "virtio-queue": virtio_64, "rtrb": rtrb_64},
         "alone 16384": {"ours": ours_16k, "copies": copies_16k},
+        "uncut": {"ours": uncut, "copies": uncut_copies},
         "together 64": {"ours": each, "ours by 8": batches, "virtio-queue": virtio},
     })
 }

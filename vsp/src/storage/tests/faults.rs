@@ -15,12 +15,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 
 /// What a read of sectors 3 and 4 ends with.
 fn read(world: &mut World<'_>) -> ScsiRequest {
-    let data = GpaRange {
-        byte_count: 1024,
-        byte_offset: 0,
-        pages: &[10],
-    };
-    world.scsi(0, &READ_10, DataDirection::READ, data)
+    world.scsi(0, &READ_10, DataDirection::READ, KIB)
 }
 
 #[test]
@@ -111,12 +106,7 @@ fn a_disk_that_stands_still_holds_up_no_other() {
     controller.take_change();
     let mut world = World::ready(&controller, &bus);
     disk.set_held(true);
-    let data = GpaRange {
-        byte_count: 1024,
-        byte_offset: 0,
-        pages: &[10],
-    };
-    world.submit(0, &READ_10, DataDirection::READ, data);
+    world.submit(0, &READ_10, DataDirection::READ, KIB);
     assert_eq!(world.command(1, &[0; 6]), Ok(()));
     assert_eq!(world.write(1, &WRITE_10, &[5; 1024]), Ok(()));
 }

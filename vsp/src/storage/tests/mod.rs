@@ -222,6 +222,13 @@ const NOTHING: GpaRange<'_> = GpaRange {
     pages: &[],
 };
 
+/// Two sectors' data, at page 10 of the guest.
+const KIB: GpaRange<'_> = GpaRange {
+    byte_count: 1024,
+    byte_offset: 0,
+    pages: &[10],
+};
+
 /// The sense key, code and qualifier of a failure; of one without, the status as the first.
 fn outcome(answer: &ScsiRequest) -> Result<(), [u8; 3]> {
     match answer.srb_status {

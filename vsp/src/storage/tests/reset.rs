@@ -14,19 +14,12 @@ fn list_of_ranges(firsts: &[u64]) -> Vec<u8> {
     list
 }
 
-/// Two sectors' data, at page 10 of the guest.
-const DATA: GpaRange<'_> = GpaRange {
-    byte_count: 1024,
-    byte_offset: 0,
-    pages: &[10],
-};
-
 #[test]
 fn a_reset_is_answered_after_all_that_came_before_it_and_before_all_that_came_behind() {
     let ((controller, disk), bus) = (faulty(), bus());
     let mut world = World::ready(&controller, &bus);
     disk.set_held(true);
-    world.submit(0, &READ_10, DataDirection::READ, DATA);
+    world.submit(0, &READ_10, DataDirection::READ, KIB);
     let read = world.next;
     world.tell(Operation::RESET_BUS, &0_u32);
     let reset = world.next;
@@ -53,7 +46,7 @@ fn a_reset_waits_for_the_requests_of_other_channels() {
     let mut world = World::ready(&controller, &bus);
     let mut other = World::on(&controller, &bus, Role::SubChannel);
     disk.set_held(true);
-    other.submit(0, &READ_10, DataDirection::READ, DATA);
+    other.submit(0, &READ_10, DataDirection::READ, KIB);
     other.step();
     world.tell(Operation::RESET_ADAPTER, &0_u32);
     world.step();
@@ -73,7 +66,7 @@ fn a_reset_gives_up_the_steps_of_a_request_that_are_not_begun() {
     bus.ram.copy_from(10 * PAGE, &list).unwrap();
     let data = GpaRange {
         byte_count: list.len() as u32,
-        ..DATA
+        ..KIB
     };
     disk.set_held(true);
     let mut cdb = [0; 10];
@@ -120,11 +113,11 @@ fn a_request_that_wants_no_answer_is_done_and_gets_none() {
     request.direction = DataDirection::WRITE;
     request.transfer_length = 1024;
     disk.set_held(true);
-    world.send(request, DATA, 0);
+    world.send(request, KIB, 0);
     world.step();
     disk.set_held(false);
     world.step();
-    world.send(request, DATA, 0);
+    world.send(request, KIB, 0);
     world.step();
     assert!(
         world.come().is_empty(),

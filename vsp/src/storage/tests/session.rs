@@ -111,13 +111,8 @@ fn a_number_that_is_used_again_before_its_answer_is_answered_each_time() {
     let ((controller, disk), bus) = (faulty(), bus());
     let mut world = World::ready(&controller, &bus);
     disk.set_held(true);
-    let data = GpaRange {
-        byte_count: 1024,
-        byte_offset: 0,
-        pages: &[10],
-    };
     for _ in 0..3 {
-        world.submit(0, &READ_10, DataDirection::READ, data);
+        world.submit(0, &READ_10, DataDirection::READ, KIB);
         world.next -= 1;
     }
     world.step();

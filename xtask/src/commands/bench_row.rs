@@ -37,7 +37,7 @@ impl Row {
 pub fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>, missing: &str| match value {
         Some(value) if value.fract() == 0.0 => format!("{value:.0}"),
-        Some(value) => format!("{value:.1}"),
+        Some(value) => format!("{value:.2}"),
         None => missing.to_owned(),
     };
     let mut text = format!(

@@ -21,6 +21,8 @@ const SMALL: usize = 64;
 const CHUNK: usize = 128 << 10;
 /// Bytes that go before those of a stream that are counted, so that its window is open.
 const WARM_UP: usize = 2 << 20;
+/// Bytes of the stream that comes with large packets put together by the host, which Linux has to be asked for.
+const COALESCED: usize = 8 << 20;
 
 /// Answers each question with itself.
 const ECHO: u8 = b'e';
@@ -90,13 +92,20 @@ pub(crate) fn talk(rounds: usize, bytes: usize) -> io::Result<()> {
     peer.read_exact(&mut [0])?;
     println!("bench: bulk {bytes} {}", ticks() - start);
 
+    println!("bench: bulk-back {bytes} {}", stream_back(bytes)?);
+    switch_large_receive_on()?;
+    println!("bench: bulk-large {COALESCED} {}", stream_back(COALESCED)?);
+    println!("linux: done");
+    Ok(())
+}
+
+/// What a stream from the other guest takes.
+fn stream_back(bytes: usize) -> io::Result<u64> {
     let mut peer = connect(GIVE, WARM_UP + bytes)?;
     take(&mut peer, WARM_UP)?;
     let start = ticks();
     take(&mut peer, bytes)?;
-    println!("bench: bulk-back {bytes} {}", ticks() - start);
-    println!("linux: done");
-    Ok(())
+    Ok(ticks() - start)
 }
 
 /// Bytes of a stream, told apart by where they are.
@@ -138,24 +147,53 @@ fn connect(kind: u8, bytes: usize) -> io::Result<TcpStream> {
     Err(io::Error::other("nobody listens"))
 }
 
+/// Whom the kernel is asked by for the settings of cards.
+struct Settings(OwnedFd);
+
+impl Settings {
+    fn open() -> io::Result<Self> {
+        // SAFETY: it makes a descriptor, or fails.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
+        match socket {
+            // SAFETY: it was just made, and nobody else has it.
+            0.. => Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn ask(&self, request: libc::c_ulong, what: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: the requests of this file read or write an `ifreq`, which this is, and what it points to.
+        match unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, &raw mut *what) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Has the host put segments together, or leave large packets whole: `ethtool -K eth0 lro on`.
+fn switch_large_receive_on() -> io::Result<()> {
+    const GET_FLAGS: u32 = 0x25;
+    const SET_FLAGS: u32 = 0x26;
+    const LARGE_RECEIVE: u32 = 1 << 15;
+    // A command, and its value (`struct ethtool_value`).
+    let mut value = [GET_FLAGS, 0];
+    let settings = Settings::open()?;
+    let ask = |value: &mut [u32; 2]| {
+        let mut what = request();
+        what.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        settings.ask(libc::SIOCETHTOOL as _, &mut what)
+    };
+    ask(&mut value)?;
+    value = [SET_FLAGS, value[1] | LARGE_RECEIVE];
+    ask(&mut value)
+}
+
 /// Loads the modules, waits for the card, and gives it an address.
 fn up(address: Ipv4Addr) -> io::Result<()> {
     mount("devtmpfs", "/dev")?;
     load_modules()?;
-    // SAFETY: it makes a descriptor, or fails.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it was just made, and nobody else has it.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    let ask = |request, what: &mut libc::ifreq| {
-        // SAFETY: the requests below read or write an `ifreq`, which this is.
-        match unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut *what) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
+    let settings = Settings::open()?;
+    let ask = |request, what: &mut libc::ifreq| settings.ask(request, what);
     let mut tries = 0;
     while ask(libc::SIOCGIFFLAGS, &mut request()).is_err() {
         tries += 1;

@@ -3,8 +3,10 @@
 
 use super::instruction;
 use super::{Local, local};
+use crate::memory::address_space;
+use crate::memory::frames::FRAME_SIZE;
 use crate::stop;
-use core::fmt;
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 use freestanding::exception::{Frame, NMI};
 use freestanding::probe;
@@ -13,7 +15,10 @@ use x86_64::registers::control::Cr2;
 /// Non-maskable interrupts seen by all processors.
 pub static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
 
+const GENERAL_PROTECTION: u64 = 13;
 const PAGE_FAULT: u64 = 14;
+/// Words of the stack that a report shows.
+const STACK_WORDS: usize = 8;
 
 /// Handles one exception; returning from it goes on at `frame.rip`.
 pub(super) extern "C" fn handle(frame: &mut Frame) {
@@ -37,6 +42,13 @@ fn report(frame: &Frame) {
         &mut console,
         format_args!("\nroot partition stopped: exception on VP {vp}\n{frame}"),
     );
+    if let Some(words) = top_of_stack(frame) {
+        let _ = console.write_str("  stack");
+        for word in words {
+            let _ = fmt::write(&mut console, format_args!(" {word:016x}"));
+        }
+        let _ = console.write_str("\n");
+    }
     if frame.vector == PAGE_FAULT {
         let address = Cr2::read_raw();
         if local::current().is_some_and(|local| stack_overflowed(local, address)) {
@@ -46,6 +58,22 @@ fn report(frame: &Frame) {
             );
         }
     }
+}
+
+/// What lies on the stack that was used last, where it is one. A fault while it is read would have this handler's stack for its own, so only
+/// a page is looked at that has just been written to.
+fn top_of_stack(frame: &Frame) -> Option<[u64; STACK_WORDS]> {
+    let rsp = frame.rsp;
+    let end = rsp.checked_add(8 * STACK_WORDS as u64)?;
+    let usable = frame.vector == GENERAL_PROTECTION
+        && rsp.is_multiple_of(8)
+        && rsp / FRAME_SIZE == (end - 1) / FRAME_SIZE
+        && address_space::has_ram(&(rsp..end));
+    let mut words = [0; STACK_WORDS];
+    for (index, word) in words.iter_mut().enumerate().take_while(|_| usable) {
+        *word = probe::read(rsp + 8 * index as u64).ok()?;
+    }
+    usable.then_some(words)
 }
 
 fn stack_overflowed(local: &Local, address: u64) -> bool {

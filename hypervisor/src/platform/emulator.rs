@@ -5,6 +5,11 @@
 //! masking and whether nested paging is on, so that a change of these which falls into the window is undone: the host runs
 //! through a guest's nested page tables (and QEMU saves the host's state as the guest's), or the global interrupt flag
 //! stays off. Guests load x87 state when they like, so nothing but leaving that processor alone helps.
+//!
+//! An interrupt that VMRUN injects is delivered, but QEMU keeps its vector in `exception_index` as one that is still to be (`helper_vmrun`,
+//! `SVM_EVTINJ_TYPE_INTR`). Should the emulating thread be called, or its share of instructions end, before the guest's next exit, then
+//! the vector is delivered once more, whatever the guest's IF says. A handler on a stack of the interrupt stack table that is entered
+//! again has lost its frame. Injected as a software interrupt the vector is not kept.
 
 use super::registers::cpuid;
 
@@ -26,4 +31,9 @@ fn is_tcg() -> bool {
 /// Whether the first of `present` processors must not run guests. One that is alone has nobody who disturbs it.
 pub fn spares_first_processor(present: usize) -> bool {
     present > 1 && is_tcg()
+}
+
+/// Whether an interrupt that is injected as an external one may be delivered twice.
+pub fn repeats_injected_interrupts() -> bool {
+    is_tcg()
 }

@@ -19,6 +19,7 @@ use super::{
     Segment, VirtualProcessor,
 };
 use crate::memory::address::{Frame, Spa};
+use crate::platform::emulator;
 use crate::platform::registers::{EFER, cpuid, read_msr, write_msr};
 use crate::processor::local::Processor;
 use hypercall_api::address::Gpa;
@@ -103,6 +104,8 @@ pub struct Svm {
     vmcb: &'static mut Vmcb,
     address: Spa,
     has_next_rip: bool,
+    /// Interrupts of a kernel are injected as if by `INT n`.
+    injects_as_software: bool,
 }
 
 impl Svm {
@@ -150,6 +153,7 @@ impl Svm {
             vmcb,
             address: frame.start(),
             has_next_rip,
+            injects_as_software: emulator::repeats_injected_interrupts(),
         }
     }
 
@@ -414,6 +418,10 @@ impl VirtualProcessor for Svm {
     fn inject(&mut self, event: Event) {
         const VALID: u64 = 1 << 31;
         self.vmcb.event_injection = match event {
+            // Only where it comes to the same: a program may not enter most vectors by `INT n`.
+            Event::Interrupt(vector) if self.injects_as_software && self.vmcb.cpl == 0 => {
+                vector as u64 | 4 << 8 | VALID
+            }
             Event::Interrupt(vector) => vector as u64 | VALID,
             Event::Nmi => 2 | 2 << 8 | VALID,
             Event::Exception(Exception {

@@ -19,6 +19,7 @@
 //! | [`registers`] | registers of a VP by name |
 //! | [`shared`] | what everybody may touch of a VP |
 //! | [`state`] | a VP's state as its parent saves it |
+//! | [`statistics`] | a VP's counters |
 //! | [`synic`] | synthetic interrupt controller and synthetic timers |
 //! | [`synthetic_timer`] | when a periodic one expires next |
 //! | [`table`] | partitions by their ids |
@@ -42,6 +43,7 @@ pub mod port;
 pub mod registers;
 pub mod shared;
 pub mod state;
+pub mod statistics;
 pub mod synic;
 mod synthetic_timer;
 pub mod table;

@@ -9,7 +9,8 @@
 //! An interrupt that VMRUN injects is delivered, but QEMU keeps its vector in `exception_index` as one that is still to be (`helper_vmrun`,
 //! `SVM_EVTINJ_TYPE_INTR`). Should the emulating thread be called, or its share of instructions end, before the guest's next exit, then
 //! the vector is delivered once more, whatever the guest's IF says. A handler on a stack of the interrupt stack table that is entered
-//! again has lost its frame. Injected as a software interrupt the vector is not kept.
+//! again has lost its frame. Injected as a software interrupt the vector is not kept; but that a program may be refused by its IDT, so what
+//! interrupts a guest's user mode may still come twice.
 
 use super::registers::cpuid;
 

@@ -9,14 +9,12 @@ use crate::stop;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 use freestanding::exception::{Frame, NMI};
-use freestanding::probe;
+use freestanding::probe::{self, Fault};
 use x86_64::registers::control::Cr2;
 
 /// Non-maskable interrupts seen by all processors.
 pub static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
 
-const GENERAL_PROTECTION: u64 = 13;
-const PAGE_FAULT: u64 = 14;
 /// Words of the stack that a report shows.
 const STACK_WORDS: usize = 8;
 
@@ -49,7 +47,7 @@ fn report(frame: &Frame) {
         }
         let _ = console.write_str("\n");
     }
-    if frame.vector == PAGE_FAULT {
+    if frame.vector == u64::from(Fault::PAGE_FAULT) {
         let address = Cr2::read_raw();
         if local::current().is_some_and(|local| stack_overflowed(local, address)) {
             let _ = fmt::write(
@@ -60,20 +58,23 @@ fn report(frame: &Frame) {
     }
 }
 
-/// What lies on the stack that was used last, where it is one. A fault while it is read would have this handler's stack for its own, so only
-/// a page is looked at that has just been written to.
+/// What lies on the stack where a #GP has found it. A fault while it is read would take this handler's own stack, so nothing is read that is
+/// not RAM, nor beyond the page that the stack pointer is in.
 fn top_of_stack(frame: &Frame) -> Option<[u64; STACK_WORDS]> {
     let rsp = frame.rsp;
     let end = rsp.checked_add(8 * STACK_WORDS as u64)?;
-    let usable = frame.vector == GENERAL_PROTECTION
-        && rsp.is_multiple_of(8)
-        && rsp / FRAME_SIZE == (end - 1) / FRAME_SIZE
-        && address_space::has_ram(&(rsp..end));
-    let mut words = [0; STACK_WORDS];
-    for (index, word) in words.iter_mut().enumerate().take_while(|_| usable) {
-        *word = probe::read(rsp + 8 * index as u64).ok()?;
+    if frame.vector != u64::from(Fault::GENERAL_PROTECTION)
+        || !rsp.is_multiple_of(8)
+        || rsp / FRAME_SIZE != (end - 1) / FRAME_SIZE
+        || !address_space::has_ram(&(rsp..end))
+    {
+        return None;
     }
-    usable.then_some(words)
+    let mut words = [0; STACK_WORDS];
+    for (address, word) in (rsp..end).step_by(8).zip(&mut words) {
+        *word = probe::read(address).ok()?;
+    }
+    Some(words)
 }
 
 fn stack_overflowed(local: &Local, address: u64) -> bool {

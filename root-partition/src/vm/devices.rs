@@ -214,8 +214,8 @@ impl Drop for Devices {
     }
 }
 
-/// Waits until the guest has heard that the cable is out and has ended what it had under way: a stock Linux driver that has not when its
-/// channel is rescinded hangs for ever.
+/// Gives the guest time to hear that the cable is out and to end what it has under way: a stock Linux driver that has not when its channel
+/// is rescinded hangs for ever.
 async fn calm<H: Host>(host: &H, card: &Card) {
     let steps = |time: Duration| time.as_millis() / CALM_STEP.as_millis();
     let mut quiet = 0;

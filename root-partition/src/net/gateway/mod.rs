@@ -10,7 +10,8 @@
 //! packet that is to be cut stays whole. What does not fit is decided thus:
 //!
 //! - Parts of a packet (fragments) are not translated: they are dropped and counted. DHCP tells guests the uplink's MTU, and a
-//!   packet that is larger is answered by an ICMP error that names the MTU, whether it may be fragmented or not.
+//!   packet that is larger is answered by an ICMP error that names the MTU, whether it may be fragmented or not. Connections
+//!   never come to that: neither end is told of larger segments than fit the uplink's packets.
 //! - A flow's port outside is the guest's own, where that is free. Other hosts reach a guest by the flows that it began, and
 //!   by forwards.
 //! - The guests reach the root's address outside, but not each other by it.

@@ -3,13 +3,25 @@
 
 use core::net::Ipv4Addr;
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
-use vmbus::protocol::network::packet_info::SendChecksum;
+use vmbus::protocol::network::packet_info::{LargeSend, SendChecksum};
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac};
 use vsp::network::Frame;
 use vsp::switch::HEADER_BYTES;
 
 /// Bytes of an IPv4 header without options.
 const IP_HEADER: usize = 20;
+/// Bytes of a TCP header without options, which follow.
+const TCP_HEADER: usize = 20;
+/// Where a TCP header has its checksum.
+const TCP_CHECKSUM: usize = 16;
+/// Where a TCP header tells its length, in its upper half.
+const TCP_LENGTH: usize = 12;
+/// TCP's flag of the two packets that begin a connection.
+const SYN: u8 = 2;
+/// TCP's options (RFC 9293, 3.2): the last one, one of a single byte, and the largest segment that the sender takes.
+const OPTION_END: u8 = 0;
+const OPTION_NONE: u8 = 1;
+const OPTION_SEGMENT_SIZE: u8 = 2;
 
 /// What a packet carries, of what can be translated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,10 +51,10 @@ pub struct Packet {
     ip_header: usize,
     /// Bytes of the IP packet; of one that is to be cut, all of it.
     pub ip_length: usize,
+    /// Bytes of the largest IP packet on the wire: itself, or the segments that it is to be cut into.
+    pub longest: usize,
     /// Its TCP or UDP checksum is still to be filled in, by whoever sends it.
     unfilled: bool,
-    /// It is to be cut into segments.
-    pub is_large: bool,
 }
 
 /// The ends of a packet that can be translated.
@@ -108,13 +120,16 @@ impl Packet {
         if packet.more_frags() || packet.frag_offset() != 0 {
             return Err(Unfit::Fragment);
         }
+        let tcp_header = bytes.get(ETHERNET_HEADER + ip_header + TCP_LENGTH);
+        let headers = ip_header + tcp_header.map_or(TCP_HEADER, |length| usize::from(length >> 4) * 4);
+        let segment = |large: LargeSend| headers + large.mss() as usize;
         Ok(Self {
             bytes,
             length,
             ip_header,
             ip_length,
+            longest: frame.large.map_or(ip_length, segment).min(ip_length),
             unfilled: is_large || frame.checksum.has(SendChecksum::TCP | SendChecksum::UDP),
-            is_large,
         })
     }
 
@@ -246,8 +261,8 @@ impl Packet {
         self.fill_header();
         let (port_at, checksum_at) = match (protocol, change) {
             (Protocol::Echo, _) => (transport + 4, transport + 2),
-            (Protocol::Tcp, End::Source) => (transport, transport + 16),
-            (Protocol::Tcp, End::Destination) => (transport + 2, transport + 16),
+            (Protocol::Tcp, End::Source) => (transport, transport + TCP_CHECKSUM),
+            (Protocol::Tcp, End::Destination) => (transport + 2, transport + TCP_CHECKSUM),
             (Protocol::Udp, End::Source) => (transport, transport + 6),
             (Protocol::Udp, End::Destination) => (transport + 2, transport + 6),
         };
@@ -267,6 +282,53 @@ impl Packet {
             checksum => checksum,
         };
         self.put(checksum_at, checksum);
+    }
+
+    /// Has neither end of a connection that begins send segments that are larger than packets of `mtu` bytes hold: an end whose own
+    /// network takes more would otherwise find that out by errors only, if they reach it.
+    pub fn limit_segments(&mut self, mtu: usize) {
+        if self.tcp_flags() & SYN == 0 {
+            return;
+        }
+        let most = mtu.saturating_sub(IP_HEADER + TCP_HEADER) as u16;
+        let Some(at) = self.segment_size() else { return };
+        if self.word(at) > most {
+            // The option may lie at an odd byte; checksums are of words at even ones.
+            let words = [at & !1, (at + 1) & !1];
+            let words = &words[..1 + at % 2];
+            let mut difference = Difference::default();
+            words
+                .iter()
+                .for_each(|&word| difference.0 += u64::from(!self.word(word)));
+            self.put(at, most);
+            words
+                .iter()
+                .for_each(|&word| difference.0 += u64::from(self.word(word)));
+            let checksum_at = self.transport() + TCP_CHECKSUM;
+            if !self.unfilled {
+                let checksum = difference.apply(self.word(checksum_at));
+                self.put(checksum_at, checksum);
+            }
+        }
+    }
+
+    /// Where a TCP packet says which segments its sender takes.
+    fn segment_size(&self) -> Option<usize> {
+        let transport = self.transport_bytes();
+        let end = usize::from(transport.get(TCP_LENGTH)? >> 4) * 4;
+        let options = transport.get(..end.min(transport.len()))?;
+        let mut at = TCP_HEADER;
+        loop {
+            match *options.get(at)? {
+                OPTION_END => return None,
+                OPTION_NONE => at += 1,
+                OPTION_SEGMENT_SIZE => {
+                    options.get(at + 2..at + 4)?;
+                    return Some(self.transport() + at + 2);
+                }
+                _ => at += usize::from(*options.get(at + 1)?).max(2),
+            }
+        }
     }
 
     /// The packet that an ICMP error tells of, if this is one: which was sent from `source` to `destination`.

@@ -290,7 +290,7 @@ impl Gateway {
             self.error(guest, (11, 0), 0, &packet, now, out);
             return self.drop(Dropped::Hops);
         }
-        if packet.ip_length > outside.mtu && !packet.is_large {
+        if packet.longest > outside.mtu {
             self.error(guest, (3, 4), outside.mtu as u16, &packet, now, out);
             return self.drop(Dropped::TooLarge);
         }
@@ -302,6 +302,7 @@ impl Gateway {
         if flow.remote != flow.seen {
             packet.translate(flow.protocol, End::Destination, flow.remote);
         }
+        packet.limit_segments(outside.mtu);
         packet.count_hop();
         self.counters.outward += 1;
         let is_near = Ipv4Cidr::new(outside.own.address, outside.prefix).contains_addr(&flow.remote.0);
@@ -371,6 +372,9 @@ impl Gateway {
         packet.translate(flow.protocol, End::Destination, flow.guest);
         if flow.remote != flow.seen {
             packet.translate(flow.protocol, End::Source, flow.seen);
+        }
+        if let Some(outside) = self.outside {
+            packet.limit_segments(outside.mtu);
         }
         packet.count_hop();
         self.send_in(frame, packet, now, out)

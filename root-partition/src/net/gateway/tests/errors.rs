@@ -48,6 +48,30 @@ fn a_packet_that_the_uplink_cannot_take_is_answered_with_the_mtu() {
 }
 
 #[test]
+fn a_packet_to_be_cut_into_segments_that_the_uplink_cannot_take_is_answered_with_the_mtu() {
+    let mut world = World::new();
+    world
+        .inside(&tcp(GUEST, (GUEST.address, 5000), (FAR, 80), 2, b""))
+        .unwrap();
+    let bytes = tcp(GUEST, (GUEST.address, 5000), (FAR, 80), 0x10, &[0; 9000]);
+    let mut large = |mss| {
+        let frame = Frame {
+            large: Some(LargeSend::new(mss, 34, false)),
+            ..Frame::of_bytes(&bytes)
+        };
+        world.step(&frame, true)
+    };
+    assert!(large(1460).is_some());
+    assert!(large(1461).is_none());
+    let error = world.made();
+    assert_eq!(
+        (error[34], error[35], &error[40..42]),
+        (3, 4, &1500_u16.to_be_bytes()[..])
+    );
+    assert_eq!(world.dropped(Dropped::TooLarge), 1);
+}
+
+#[test]
 fn a_packet_that_has_passed_too_many_routers_is_answered() {
     let mut world = World::new();
     let mut bytes = udp(GUEST, 5000, (FAR, 123), b"");

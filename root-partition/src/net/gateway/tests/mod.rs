@@ -167,6 +167,20 @@ fn tcp(from: Host, source: (Ipv4Addr, u16), to: (Ipv4Addr, u16), flags: u8, data
     raw(from, to.0, IpProtocol::Tcp, &segment)
 }
 
+/// A TCP packet without data, with these options: whole words.
+fn with_options(mut bytes: Vec<u8>, options: &[u8]) -> Vec<u8> {
+    bytes.truncate(54);
+    bytes.extend_from_slice(options);
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+    packet.set_total_len(40 + options.len() as u16);
+    packet.fill_checksum();
+    let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
+    let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
+    segment.set_header_len(20 + options.len() as u8);
+    segment.fill_checksum(&from, &to);
+    bytes
+}
+
 fn udp(from: Host, source: u16, to: (Ipv4Addr, u16), data: &[u8]) -> Vec<u8> {
     let (from, gateway) = to_gateway(from, to.0);
     build::udp((from, source), (gateway, to.1), data)

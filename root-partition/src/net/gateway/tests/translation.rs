@@ -147,3 +147,56 @@ fn a_forward_leads_to_a_machine_by_its_lease_and_ends_with_its_flows() {
     assert!(world.inside(&answer).is_none() && world.outside(&ask).is_none());
     assert!(world.gateway.end_forward(from).is_err());
 }
+
+/// The options of a packet that begins a connection, `before` first and then the largest segment.
+fn begins(before: &[u8], size: u16) -> Vec<u8> {
+    let size = [&[2, 4], &size.to_be_bytes()[..]].concat();
+    let mut options = [before, &size, &[0; 4]].concat();
+    options.truncate(options.len() / 4 * 4);
+    options
+}
+
+#[test]
+fn neither_end_of_a_connection_sends_segments_that_the_uplink_cannot_take() {
+    // At an even place, at an odd one, and behind another option.
+    for before in [&[][..], &[1], &[3, 3, 7]] {
+        for (asked, told) in [(8960, 1460), (1461, 1460), (1460, 1460), (536, 536)] {
+            let mut world = World::new();
+            let sent = with_options(
+                tcp(GUEST, (GUEST.address, 5000), (FAR, 80), 2, b""),
+                &begins(before, asked),
+            );
+            let out = world.inside(&sent).unwrap();
+            assert_eq!(ends(&out), (ROOT, 5000, FAR, 80));
+            assert_eq!(out[54..], begins(before, told));
+            let answer = with_options(
+                tcp(ROUTER, (FAR, 80), (ROOT, 5000), 0x12, b""),
+                &begins(before, asked),
+            );
+            let back = world.outside(&answer).unwrap();
+            assert_eq!(ends(&back), (FAR, 80, GUEST.address, 5000));
+            assert_eq!(back[54..], begins(before, told));
+        }
+    }
+}
+
+#[test]
+fn what_only_looks_like_the_beginning_of_a_connection_stays_as_it_is() {
+    let mut world = World::new();
+    world
+        .inside(&tcp(GUEST, (GUEST.address, 5000), (FAR, 80), 2, b""))
+        .unwrap();
+    let later = with_options(
+        tcp(GUEST, (GUEST.address, 5000), (FAR, 80), 0x10, b""),
+        &begins(&[], 8960),
+    );
+    assert_eq!(world.inside(&later).unwrap()[54..], later[54..]);
+    // Options that lie about their lengths, and end in the middle of one.
+    for options in [&[2, 4, 35, 0][..3], &[3, 0, 0, 0], &[9, 200, 2, 4], &[1, 1, 1, 2]] {
+        let mut whole = options.to_vec();
+        whole.resize(4, 2);
+        let sent = with_options(tcp(GUEST, (GUEST.address, 6000), (FAR, 80), 2, b""), &whole);
+        let out = world.inside(&sent).unwrap();
+        assert_eq!(ends(&out).1, 6000);
+    }
+}

@@ -4,6 +4,7 @@
 pub mod debugger;
 pub mod image;
 pub mod outside;
+pub mod wire;
 
 use std::ops::Deref;
 use std::thread;

@@ -77,6 +77,7 @@ pub struct Machine {
     pub(crate) icount: bool,
     pub(crate) silence_limit: Duration,
     pub(crate) forwards: Vec<Forward>,
+    pub(crate) wire: Option<[PathBuf; 2]>,
     pub(crate) disk: Option<PathBuf>,
     pub(crate) second_disk: Option<PathBuf>,
     pub(crate) archive_file: Option<PathBuf>,
@@ -113,6 +114,7 @@ impl Machine {
             icount: false,
             silence_limit: Duration::from_secs(300),
             forwards: Vec::new(),
+            wire: None,
             disk: None,
             second_disk: None,
             archive_file: None,
@@ -219,6 +221,14 @@ impl Machine {
     #[must_use]
     pub fn forward(mut self, forward: Forward) -> Self {
         self.forwards.push(forward);
+        self
+    }
+
+    /// Puts the network card on a wire in place of QEMU's own network: frames, one a datagram, between two Unix sockets, of which QEMU
+    /// makes the first and sends to the second. Forwards come to nothing then.
+    #[must_use]
+    pub fn wire(mut self, own: impl Into<PathBuf>, other: impl Into<PathBuf>) -> Self {
+        self.wire = Some([own.into(), other.into()]);
         self
     }
 
@@ -350,8 +360,18 @@ impl Machine {
             );
             line.add("-device nvme,drive=disk1,serial=partita1");
         }
-        let forwards = self.forwards.iter().map(Forward::option);
-        line.option("-netdev", format!("user,id=net0{}", forwards.collect::<String>()));
+        let network = match &self.wire {
+            None => {
+                let forwards = self.forwards.iter().map(Forward::option);
+                format!("user,id=net0{}", forwards.collect::<String>())
+            }
+            Some([own, other]) => format!(
+                "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                escaped(own)?,
+                escaped(other)?
+            ),
+        };
+        line.option("-netdev", network);
         line.add("-device e1000e,netdev=net0,romfile=");
         line.option(
             "-device",
@@ -502,6 +522,15 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn a_wire_takes_the_place_of_the_network() {
+        let line = arguments(&Machine::new().wire("/t/a,b", "/t/other")).unwrap();
+        let wanted =
+            "-netdev dgram,id=net0,local.type=unix,local.path=/t/a,,b,remote.type=unix,remote.path=/t/other ";
+        assert!(line.contains(wanted), "{wanted} in {line}");
+        assert!(!line.contains("user,id=net0"), "{line}");
     }
 
     #[test]

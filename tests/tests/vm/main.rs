@@ -17,6 +17,7 @@
 //! | [`storage`] | disks and their contents |
 //! | [`switch`] | caps, captures, mirrors, links, floods, cards that come and go |
 //! | [`tutorial`] | `vsc/README.md`, word by word |
+//! | [`uplink`] | the network card on a wire whose other end looks at each frame |
 //! | [`world`] | what they share |
 
 mod assignment;
@@ -34,4 +35,5 @@ mod scheduling;
 mod storage;
 mod switch;
 mod tutorial;
+mod uplink;
 mod world;

@@ -7,14 +7,18 @@
 //! | `mtu=9000` | largest payload of a frame |
 //! | `vlan=100` | frames are tagged; the card's port must be a trunk |
 //! | `as=02:00:00:00:00:66` | pretends to have another hardware address than the card's |
+//! | `ask=example.org` | asks the name server for the address of a name, and says it |
 //! | `plain` | leaves no work to the host: no checksums, no segments |
 
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
+use smoltcp::socket::dns::{self, GetQueryResultError};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address, Ipv4Cidr};
+use smoltcp::wire::{DnsQueryType, EthernetAddress, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr};
 use vmbus::protocol::guid::class;
 use vsc::bus::{Bus, BusError};
 use vsc::hal::Hal;
@@ -43,6 +47,13 @@ pub(crate) enum NetError {
     Network(#[from] NetworkError),
 }
 
+/// A question for the address of a name.
+struct Question {
+    name: String,
+    socket: SocketHandle,
+    query: dns::QueryHandle,
+}
+
 /// A stack with its card.
 pub(crate) struct Net {
     name: &'static str,
@@ -51,6 +62,9 @@ pub(crate) struct Net {
     pub(crate) interface: Interface,
     pub(crate) sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
+    /// The name that is to be asked for, until a name server is known; then the question.
+    name_to_ask: Option<String>,
+    question: Option<Question>,
     pub(crate) address: Option<Ipv4Cidr>,
 }
 
@@ -92,6 +106,8 @@ impl Net {
             interface,
             sockets: SocketSet::new(Vec::new()),
             dhcp: None,
+            name_to_ask: boot.option("ask").map(String::from),
+            question: None,
             address: None,
         };
         match boot.option("ip") {
@@ -127,6 +143,7 @@ impl Net {
                 &mut self.sockets,
             );
             self.ask_for_address();
+            self.hear_address_of_name();
             if let Some(value) = check(self) {
                 return value;
             }
@@ -161,13 +178,48 @@ impl Net {
         match self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll() {
             Some(dhcpv4::Event::Configured(told)) => {
                 let (address, gateway) = (told.address, told.router);
+                let servers: Vec<_> = told.dns_servers.iter().copied().map(IpAddress::Ipv4).collect();
                 if self.address != Some(address) {
                     self.configure(Some(address), gateway, "by DHCP");
                 }
+                self.ask_for_name(&servers);
             }
             Some(dhcpv4::Event::Deconfigured) if self.address.is_some() => self.configure(None, None, ""),
             _ => {}
         }
+    }
+
+    /// Asks for the name that is to be asked for, once.
+    fn ask_for_name(&mut self, servers: &[IpAddress]) {
+        let Some(name) = self.name_to_ask.take() else {
+            return;
+        };
+        let mut socket = dns::Socket::new(servers, vec![]);
+        match socket.start_query(self.interface.context(), &name, DnsQueryType::A) {
+            Ok(query) => {
+                let socket = self.sockets.add(socket);
+                self.question = Some(Question { name, socket, query });
+            }
+            Err(error) => println!("{}: {name} cannot be asked for: {error}", self.name),
+        }
+    }
+
+    fn hear_address_of_name(&mut self) {
+        let Some(Question { name, socket, query }) = &self.question else {
+            return;
+        };
+        let asked = self.sockets.get_mut::<dns::Socket<'_>>(*socket);
+        match asked.get_query_result(*query) {
+            Err(GetQueryResultError::Pending) => return,
+            Err(error) => println!("{}: {name} has no address: {error}", self.name),
+            Ok(addresses) => {
+                for address in addresses {
+                    println!("{}: {name} has the address {address}", self.name);
+                }
+            }
+        }
+        self.sockets.remove(*socket);
+        self.question = None;
     }
 
     fn configure(&mut self, address: Option<Ipv4Cidr>, gateway: Option<Ipv4Address>, how: &str) {

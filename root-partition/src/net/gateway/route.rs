@@ -188,6 +188,7 @@ impl Gateway {
                 Ok(packet) if packet.destination() == outside.own.address => {
                     self.packet_from_outside(frame, packet, now, out)
                 }
+                Err(Unfit::Malformed) => self.drop(Dropped::Malformed),
                 // A fragment may be the root's own.
                 _ => Verdict::Stack,
             },

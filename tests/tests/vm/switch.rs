@@ -165,6 +165,39 @@ fn a_link_that_is_down_carries_nothing_and_goes_on_when_it_is_up() -> Result<()>
 }
 
 #[test]
+fn what_only_servers_and_routers_send_is_held_back_and_counted_unless_a_guest_may() -> Result<()> {
+    let mut world = world("servers", &[("pretends", "pretend")])?;
+    world.start("pretends")?;
+    world.wait_said("pretends", "chat: pretending")?;
+    let guarded = |world: &mut World| -> Result<u64> {
+        let stats = world.json("net stats pretends")?;
+        let row = row(&stats, "dropped", "reason", "guarded");
+        row["frames"]
+            .as_u64()
+            .with_context(|| format!("no frames in {row}"))
+    };
+    let heard = |world: &mut World| counted_of(world, "listens/0", "frames_to");
+    // Of each kind some, and of each kind none where only that one is held back.
+    let before = heard(&mut world)?;
+    world.until("both are counted", |world| Ok(guarded(world)? > 5))?;
+    ensure!(heard(&mut world)? == before, "it is heard");
+    for guard in ["dhcp", "router"] {
+        world.text(&format!("net guard pretends {guard}"))?;
+        let (held, came) = (guarded(&mut world)?, heard(&mut world)?);
+        world.until(
+            &format!("{guard} holds back one kind and not the other"),
+            |world| Ok(guarded(world)? > held + 1 && heard(world)? > came + 1),
+        )?;
+    }
+    world.text("net guard pretends none")?;
+    let held = guarded(&mut world)?;
+    let came = heard(&mut world)?;
+    world.until("nothing is held back", |world| Ok(heard(world)? > came + 3))?;
+    ensure!(guarded(&mut world)? == held, "something is held back");
+    world.text("vm kill pretends").map(drop)
+}
+
+#[test]
 fn a_guest_that_floods_its_switch_does_not_starve_the_others_or_the_root() -> Result<()> {
     let mut world = world("flooded", &[("floods", "flood"), ("talks", "bulk=1000000")])?;
     world.start("floods")?;

@@ -14,6 +14,7 @@
 //! | `patience=60` | seconds that the other may be silent |
 //! | `bench` | measures round trips and streams in TSC ticks, and compares no bytes |
 //! | `flood` | sends small frames to everybody, as many as the card takes, for good |
+//! | `pretend` | sends to everybody what only DHCP servers and routers send, for good |
 //! | `rounds=101` | round trips that are measured |
 //! | `stay` | goes on listening after `bye`; or says `chat: staying` and does not say `bye` |
 #![no_std]

@@ -54,6 +54,9 @@ pub(super) fn run(net: &mut Net, boot: &BootInfo) -> Result<(), ChatError> {
     if boot.has_option("flood") {
         return talk.flood();
     }
+    if boot.has_option("pretend") {
+        return talk.pretend();
+    }
     talk.ping()?;
     if boot.has_option("bench") {
         talk.measure(number("rounds").map_or(ROUNDS, |rounds| rounds as usize), bytes)?;
@@ -92,6 +95,42 @@ impl Talk<'_> {
                 match card.send(0, &mut frame, &Beside::default()) {
                     Ok(()) => {}
                     Err(NetworkError::Full) => break,
+                    Err(error) => return Some(Err(NetError::from(error).into())),
+                }
+            }
+            None
+        })
+    }
+
+    /// Sends to everybody an answer of a DHCP server and an advertisement of a router of IPv6, again and again.
+    fn pretend(&mut self) -> Result<(), ChatError> {
+        let card = self.net.card().clone();
+        let own = card.address().0;
+        // As little as tells what they are: nobody is to hear them.
+        let dhcp = [
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 0, 67, 0, 68, 0, 8, 0,
+            0,
+        ];
+        let mut router = [0; 56];
+        router[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 16, 58, 255]);
+        (router[24], router[25], router[39], router[40]) = (0xff, 2, 1, 134);
+        let messages: [(&[u8; 6], [u8; 2], &[u8]); 2] = [
+            (&[0xff; 6], [0x08, 0], &dhcp),
+            (&[0x33, 0x33, 0, 0, 0, 1], [0x86, 0xdd], &router),
+        ];
+        println!("chat: pretending");
+        let mut next = 0;
+        self.net.until(|net| {
+            let now = net.now();
+            if now < next {
+                return None;
+            }
+            next = now + AGAIN;
+            for (to, kind, packet) in messages {
+                let mut frame = [&to[..], &own, &kind, packet].concat();
+                frame.resize(frame.len().max(60), 0);
+                match card.send(0, &mut frame, &Beside::default()) {
+                    Ok(()) | Err(NetworkError::Full) => {}
                     Err(error) => return Some(Err(NetError::from(error).into())),
                 }
             }

@@ -77,18 +77,29 @@ fn ensure_mark(world: &mut World, guest: &str, name: &str, wanted: &str) -> Resu
     Ok(())
 }
 
+/// The numbers of a mark.
+fn numbers(world: &mut World, guest: &str, name: &str) -> Result<Vec<u64>> {
+    let value = mark(world, guest, name)?;
+    let numbers = value.split_whitespace().map(str::parse);
+    numbers
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{name}={value}"))
+}
+
 #[test]
 fn two_guests_see_their_offloads_and_queues_and_copy_files_to_each_other_at_any_mtu() -> Result<()> {
     let pair = Pair {
         processors: 2,
         server: "up 1; serve 4; wait ping -c 1 10.0.0.2; wait test -e /srv/got.3; ip link set eth0 mtu 9000; sleep 9999",
         client: "up 2; wait ping -c 1 10.0.0.1; mark ping $(ping -c 3 10.0.0.1 | grep -c seq=); \
-            ethtool -k eth0; ethtool -l eth0; mark channels $(channels); \
-            mark fetch $(fetch file); mark give $(give file 1); mark give_again $(give file 2); mark give_last $(give file 3); \
-            ethtool -K eth0 lro on; mark lro $?; mark coalesced $(fetch file); ethtool -K eth0 lro off; \
+            ethtool -k eth0; mark queues $(queues); mark channels $(channels); mark fetch $(fetch file); \
+            ethtool -L eth0 combined 1; mark one_queue $(fetch file) $(queues) $(channels); ethtool -L eth0 combined 2; \
+            ethtool -X eth0 weight 1 0; mark by_first $(by_queues); ethtool -X eth0 weight 0 1; mark by_second $(by_queues); ethtool -X eth0 default; \
+            mark give $(give file 1); mark give_again $(give file 2); mark give_last $(give file 3); \
+            mark coalesced $(packet_size); ethtool -K eth0 lro off; mark uncoalesced $(packet_size); ethtool -K eth0 lro on; \
             ethtool -K eth0 tx off; mark plain $?; mark software $(fetch file); ethtool -K eth0 tx on tso on; \
             ip link set eth0 mtu 9000; mark mtu $?; wait ping -c 1 -s 8900 10.0.0.1; mark jumbo $(fetch file); mark channels_after $(channels); \
-            ethtool -S eth0; cat /proc/net/dev; complaints; poweroff -f",
+            ethtool -S eth0; cat /proc/net/dev; mark warnings $(warnings); complaints; poweroff -f",
         server_card: CARD,
         client_card: CARD,
     };
@@ -96,29 +107,55 @@ fn two_guests_see_their_offloads_and_queues_and_copy_files_to_each_other_at_any_
         world.wait("client", "off")?;
         for (name, wanted) in [
             ("ping", "3"),
+            ("queues", "2 2"),
             ("channels", "2"),
             ("fetch", "same"),
+            ("one_queue", "same 2 1 1"),
             ("give", "same"),
             ("give_again", "same"),
             ("give_last", "same"),
-            ("lro", "0"),
-            ("coalesced", "same"),
             ("plain", "0"),
             ("software", "same"),
             ("mtu", "0"),
             ("jumbo", "same"),
             ("channels_after", "2"),
+            ("warnings", ""),
         ] {
             ensure_mark(world, "client", name, wanted)?;
         }
+        // The guest says which queue packets come by. What is no TCP, such as ARP, comes by the first one.
+        for (name, queue) in [("by_first", 0), ("by_second", 1)] {
+            let by = numbers(world, "client", name)?;
+            ensure!(
+                by.len() == 2 && by[queue] > 100 && by[1 - queue] < 10,
+                "{name}: {by:?}"
+            );
+        }
+        // The largest packets of a file: segments as they were sent, where the guest takes them as one.
+        let (coalesced, uncoalesced) = (
+            numbers(world, "client", "coalesced")?,
+            numbers(world, "client", "uncoalesced")?,
+        );
+        ensure!(
+            coalesced[0] > 2000,
+            "packets of {coalesced:?} bytes: nothing is coalesced"
+        );
+        ensure!(
+            (1000..=1514).contains(&uncoalesced[0]),
+            "packets of {uncoalesced:?} bytes"
+        );
         let console = world.console_of("client")?;
         ensure!(console.contains("\ncomplaints_1=0\n"), "{console}");
         for feature in [
             "rx-checksumming: on",
             "tx-checksumming: on",
             "tcp-segmentation-offload: on",
+            "large-receive-offload: on",
         ] {
-            ensure!(console.contains(feature), "{feature} is not told");
+            ensure!(
+                console.contains(&format!("\n{feature}\n")),
+                "{feature} is not told"
+            );
         }
         for guest in ["server", "client"] {
             let console = world.console_of(guest)?;

@@ -60,3 +60,25 @@ give() {
 
 # channels: of the card, as its driver opened them.
 channels() { ls /sys/bus/vmbus/devices/$(basename $(readlink /sys/class/net/eth0/device))/channels | wc -l; }
+
+# queues: how many the card can have and has, as ethtool tells.
+queues() { ethtool -l eth0 | sed -n 's/^Combined:[^0-9]*//p'; }
+# came NAME: a counter of what the card has received.
+came() { cat /sys/class/net/eth0/statistics/rx_$1; }
+# packet_size: bytes of a packet of a file that is fetched, as the stack gets them.
+packet_size() {
+    bytes=$(came bytes); packets=$(came packets)
+    fetch file >/dev/null
+    echo $((($(came bytes) - bytes) / ($(came packets) - packets)))
+}
+# queue NUMBER: packets that came by that queue.
+queue() { ethtool -S eth0 | sed -n "s/ *rx_queue_$1_packets: //p"; }
+# by_queues: packets of a file that is fetched, by the card's first two queues.
+by_queues() {
+    first=$(queue 0); second=$(queue 1)
+    fetch file >/dev/null
+    echo $(($(queue 0) - first)) $(($(queue 1) - second))
+}
+# warnings: what the kernel has said of the card or its bus, as a warning or worse. TCP finds coalesced packets odd that do not tell of
+# how many segments they are, which the driver leaves out on Hyper-V too.
+warnings() { dmesg -r | grep -E '^<[0-4]>' | grep -E 'hv_|vmbus|netvsc|eth[0-9]' | grep -v 'suspect GRO'; }

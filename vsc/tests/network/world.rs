@@ -73,9 +73,9 @@ impl Link for HostLink {
         self.wires.guest.store(true, Ordering::Relaxed);
     }
 
-    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Arc<HostBuffer>> {
+    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<HostBuffer> {
         let segments: Option<Vec<_>> = pieces.map(|(gpa, length)| segment(gpa, length)).collect();
-        Some(Arc::new(HostBuffer::new(segments?, self.nobody.clone())))
+        Some(HostBuffer::new(segments?, self.nobody.clone()))
     }
 
     fn gpadl(&self, gpadl: GpadlId) -> Option<Arc<HostBuffer>> {

@@ -37,13 +37,13 @@ impl Link for TestLink {
         self.signals.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Arc<Buffer>> {
+    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Buffer> {
         let mut segments: Vec<Segment> = Vec::new();
         for (gpa, length) in pieces {
             let start = usize::try_from(gpa).ok()?;
             segments.push(self.ram.segments()[0].part(start, length)?);
         }
-        Some(Arc::new(Buffer::new(segments, self.ram.clone())))
+        Some(Buffer::new(segments, self.ram.clone()))
     }
 
     fn gpadl(&self, gpadl: GpadlId) -> Option<Arc<Buffer>> {

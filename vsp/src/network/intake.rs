@@ -11,10 +11,10 @@ use crate::buffer::Buffer;
 use crate::switch::frame::HEADER_BYTES;
 use crate::switch::port::PortId;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::cell::Cell;
 use core::sync::atomic::Ordering;
+use smallvec::SmallVec;
 use spin::Mutex;
 use vmbus::protocol::network::ETHERNET_HEADER;
 use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RndisChannel, Status};
@@ -234,12 +234,23 @@ impl Nic {
     }
 }
 
+/// Guest physical addresses with their lengths; a few of them, as a large packet has, are kept in place.
+type Pieces = SmallVec<[(u64, usize); 6]>;
+
+/// Adds a piece, or makes the last one longer where it goes on there: pages of a large packet mostly are neighbours.
+fn add(pieces: &mut Pieces, start: u64, length: usize) {
+    match pieces.last_mut() {
+        Some((before, bytes)) if before.checked_add(*bytes as u64) == Some(start) => *bytes += length,
+        _ => pieces.push((start, length)),
+    }
+}
+
 /// The memory of a packet's pages.
 #[inline(never)]
-fn pages(queue: &Queue, packet: Packet<'_>) -> Option<Arc<Buffer>> {
+fn pages(queue: &Queue, packet: Packet<'_>) -> Option<Buffer> {
     let mut total = 0_usize;
     let mut broken = false;
-    let mut pieces = Vec::new();
+    let mut pieces = Pieces::new();
     for range in packet.gpa_ranges().ok()? {
         let range = range.ok()?;
         total = total
@@ -249,7 +260,7 @@ fn pages(queue: &Queue, packet: Packet<'_>) -> Option<Arc<Buffer>> {
         for page in range.pages() {
             let length = left.min((PAGE - offset) as usize);
             match page.checked_mul(PAGE) {
-                Some(start) => pieces.push((start + offset, length)),
+                Some(start) => add(&mut pieces, start + offset, length),
                 None => broken = true,
             }
             (offset, left) = (0, left - length);

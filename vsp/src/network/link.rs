@@ -10,7 +10,7 @@ pub trait Link: Send + Sync {
     /// Signals the guest.
     fn signal(&self);
     /// The memory of `pieces`, guest physical addresses with their lengths, in a row; `None` where the guest does not have it.
-    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Arc<Buffer>>;
+    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Buffer>;
     /// The memory that the guest shared under `gpadl`.
     fn gpadl(&self, gpadl: GpadlId) -> Option<Arc<Buffer>>;
     /// Offers so many sub-channels, and says how many there are. Only asked for on the first channel.

@@ -228,14 +228,6 @@ fn rows(pair: &Pair<'_>, rounds: &str, streams: &str) -> Vec<Row> {
             None,
         ));
     }
-    if let Some((bytes, ticks)) = line(streams, "bulk-large") {
-        rows.push(row(
-            "the same, large packets left whole (lro on), a KiB",
-            Some((ticks / (bytes / 1024.0)).round()),
-            "instructions",
-            None,
-        ));
-    }
     rows
 }
 

@@ -3,6 +3,7 @@
 
 use super::channel::{Channel, Counters};
 use super::device::Device;
+use super::memory::User;
 use crate::net::Switches;
 use crate::vm::description::{Description, NetworkDescription};
 use crate::vm::host::{Host, Job};
@@ -197,8 +198,10 @@ impl<H: Host> Device for Network<H> {
                     return;
                 }
             };
+            let user = Arc::new(channel.memory().user());
             let link = Arc::new(ChannelLink {
                 channel,
+                user,
                 card: Arc::downgrade(&self.card),
             });
             let index = link.channel.sub_channel_index();
@@ -230,6 +233,8 @@ impl Drop for Closes<'_> {
 /// An open channel as the provider wants it.
 struct ChannelLink {
     channel: Channel,
+    /// Whose memory requests are.
+    user: Arc<User>,
     card: Weak<Card>,
 }
 
@@ -238,9 +243,9 @@ impl Link for ChannelLink {
         self.channel.signal();
     }
 
-    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Arc<Buffer>> {
+    fn buffer(&self, pieces: &mut dyn Iterator<Item = (u64, usize)>) -> Option<Buffer> {
         let pieces = pieces.map(|(gpa, length)| (Gpa(gpa), length));
-        self.channel.memory().buffer(pieces)
+        self.channel.memory().buffer_of(&self.user, pieces)
     }
 
     fn gpadl(&self, gpadl: GpadlId) -> Option<Arc<Buffer>> {

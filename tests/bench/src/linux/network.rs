@@ -21,9 +21,6 @@ const SMALL: usize = 64;
 const CHUNK: usize = 128 << 10;
 /// Bytes that go before those of a stream that are counted, so that its window is open.
 const WARM_UP: usize = 2 << 20;
-/// Bytes of the stream that comes with large packets put together by the host, which Linux has to be asked for.
-const COALESCED: usize = 8 << 20;
-
 /// Answers each question with itself.
 const ECHO: u8 = b'e';
 /// Takes a stream, and says when it has it all.
@@ -92,20 +89,13 @@ pub(crate) fn talk(rounds: usize, bytes: usize) -> io::Result<()> {
     peer.read_exact(&mut [0])?;
     println!("bench: bulk {bytes} {}", ticks() - start);
 
-    println!("bench: bulk-back {bytes} {}", stream_back(bytes)?);
-    switch_large_receive_on()?;
-    println!("bench: bulk-large {COALESCED} {}", stream_back(COALESCED)?);
-    println!("linux: done");
-    Ok(())
-}
-
-/// What a stream from the other guest takes.
-fn stream_back(bytes: usize) -> io::Result<u64> {
     let mut peer = connect(GIVE, WARM_UP + bytes)?;
     take(&mut peer, WARM_UP)?;
     let start = ticks();
     take(&mut peer, bytes)?;
-    Ok(ticks() - start)
+    println!("bench: bulk-back {bytes} {}", ticks() - start);
+    println!("linux: done");
+    Ok(())
 }
 
 /// Bytes of a stream, told apart by where they are.
@@ -168,24 +158,6 @@ impl Settings {
             _ => Err(io::Error::last_os_error()),
         }
     }
-}
-
-/// Has the host put segments together, or leave large packets whole: `ethtool -K eth0 lro on`.
-fn switch_large_receive_on() -> io::Result<()> {
-    const GET_FLAGS: u32 = 0x25;
-    const SET_FLAGS: u32 = 0x26;
-    const LARGE_RECEIVE: u32 = 1 << 15;
-    // A command, and its value (`struct ethtool_value`).
-    let mut value = [GET_FLAGS, 0];
-    let settings = Settings::open()?;
-    let ask = |value: &mut [u32; 2]| {
-        let mut what = request();
-        what.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-        settings.ask(libc::SIOCETHTOOL as _, &mut what)
-    };
-    ask(&mut value)?;
-    value = [SET_FLAGS, value[1] | LARGE_RECEIVE];
-    ask(&mut value)
 }
 
 /// Loads the modules, waits for the card, and gives it an address.

@@ -57,6 +57,7 @@ fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwar
     let (web, shell) = (free_port()?, free_port()?);
     let commands = format!(
         "dhcp; ip -4 addr show eth0; cat /etc/resolv.conf; ping -c 2 192.168.86.1 && echo network: near; ping -c 2 10.0.2.2 && echo network: far; \
+         ping -c 2 -s 4000 10.0.2.2 && echo network: in parts; \
          mkdir /srv; nc 10.0.2.2 {outside} < /dev/null > /srv/data; httpd -h /srv; \
          nc -ll -p 22 -e sh & dmesg | grep -E 'WARNIN[G]:|BU[G]:|Call Trac[e]'; echo network: ready; sleep 99999"
     );
@@ -74,7 +75,7 @@ fn a_guest_with_a_network_card_reaches_the_outside_and_is_reached_by_port_forwar
         })?;
         let console = world.console_of("web")?;
         ensure!(console.contains("nameserver 192.168.86.1"), "{console}");
-        for sign in ["\nnetwork: near\n", "\nnetwork: far\n"] {
+        for sign in ["\nnetwork: near\n", "\nnetwork: far\n", "\nnetwork: in parts\n"] {
             ensure!(console.contains(sign), "no {sign:?} in {console}");
         }
         ensure!(complaints(&console).is_empty(), "{:#?}", complaints(&console));

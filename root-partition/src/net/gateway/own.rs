@@ -58,6 +58,9 @@ impl Gateway {
         now: u64,
         out: &mut Vec<Made>,
     ) -> Verdict {
+        if packet.part.is_some() {
+            return self.drop(Dropped::Fragment);
+        }
         match ends {
             Some(ends) if ends.protocol == Protocol::Echo => {
                 self.answer_echo(frame, &packet, guest, out);

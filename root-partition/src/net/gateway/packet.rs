@@ -1,6 +1,8 @@
 //! An IPv4 packet by the first bytes of its frame: read, checked and rewritten there, with checksums kept right by the
 //! difference (RFC 1624), so that the rest of the packet is never touched.
 
+use super::parts::{Part, Passage, Whole};
+use super::verdict::Network;
 use core::net::Ipv4Addr;
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 use vmbus::protocol::network::packet_info::{LargeSend, SendChecksum};
@@ -34,15 +36,6 @@ pub enum Protocol {
     Echo,
 }
 
-/// Why a packet is not looked at further.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unfit {
-    /// It is no whole IPv4 packet, or its header's checksum is wrong.
-    Malformed,
-    /// It is a part of a packet.
-    Fragment,
-}
-
 /// The first bytes of a frame that holds an IPv4 packet.
 #[derive(Clone)]
 pub struct Packet {
@@ -53,6 +46,8 @@ pub struct Packet {
     pub ip_length: usize,
     /// Bytes of the largest IP packet on the wire: itself, or the segments that it is to be cut into.
     pub longest: usize,
+    /// It is a part of a packet.
+    pub part: Option<Part>,
     /// Its TCP or UDP checksum is still to be filled in, by whoever sends it.
     unfilled: bool,
 }
@@ -88,24 +83,24 @@ impl Difference {
 }
 
 impl Packet {
-    /// Reads the packet of a frame whose Ethernet header says that it is IPv4.
-    pub fn read(frame: &Frame<'_>) -> Result<Self, Unfit> {
+    /// Reads the packet of a frame whose Ethernet header says that it is IPv4; `None` if it is none, or its header's checksum is wrong.
+    pub fn read(frame: &Frame<'_>) -> Option<Self> {
         let mut bytes = [0; HEADER_BYTES];
         let length = frame.head.len().min(HEADER_BYTES);
         bytes[..length].copy_from_slice(&frame.head[..length]);
-        let room = length.checked_sub(ETHERNET_HEADER).ok_or(Unfit::Malformed)?;
+        let room = length.checked_sub(ETHERNET_HEADER)?;
         if room < IP_HEADER {
-            return Err(Unfit::Malformed);
+            return None;
         }
         let packet = Ipv4Packet::new_unchecked(&bytes[ETHERNET_HEADER..length]);
         let ip_header = usize::from(packet.header_len());
         if packet.version() != 4 || ip_header < IP_HEADER || ip_header > room {
-            return Err(Unfit::Malformed);
+            return None;
         }
         let is_large = frame.large.is_some();
         let header_is_theirs = is_large || frame.checksum.has(SendChecksum::IP_HEADER);
         if !header_is_theirs && !packet.verify_checksum() {
-            return Err(Unfit::Malformed);
+            return None;
         }
         let whole = frame.length - ETHERNET_HEADER;
         // Senders of packets that are to be cut leave the length to whoever cuts.
@@ -115,21 +110,30 @@ impl Packet {
             usize::from(packet.total_len())
         };
         if ip_length < ip_header || ip_length > whole {
-            return Err(Unfit::Malformed);
+            return None;
         }
-        if packet.more_frags() || packet.frag_offset() != 0 {
-            return Err(Unfit::Fragment);
+        let (offset, more) = (usize::from(packet.frag_offset()), packet.more_frags());
+        let part = (more || offset != 0).then_some(Part {
+            offset,
+            length: ip_length - ip_header,
+            more,
+        });
+        let unfilled = is_large || frame.checksum.has(SendChecksum::TCP | SendChecksum::UDP);
+        // Nobody can cut a part, or fill in the checksum of a whole of which it has a part only.
+        if part.is_some() && unfilled {
+            return None;
         }
         let tcp_header = bytes.get(ETHERNET_HEADER + ip_header + TCP_LENGTH);
         let headers = ip_header + tcp_header.map_or(TCP_HEADER, |length| usize::from(length >> 4) * 4);
         let segment = |large: LargeSend| headers + large.mss() as usize;
-        Ok(Self {
+        Some(Self {
             bytes,
             length,
             ip_header,
             ip_length,
             longest: frame.large.map_or(ip_length, segment).min(ip_length),
-            unfilled: is_large || frame.checksum.has(SendChecksum::TCP | SendChecksum::UDP),
+            part,
+            unfilled,
         })
     }
 
@@ -165,9 +169,29 @@ impl Packet {
         self.ip().next_header()
     }
 
-    /// Whether it may not be cut into fragments.
-    pub fn dont_fragment(&self) -> bool {
-        self.ip().dont_frag()
+    /// Whether it is a part of a packet without its beginning.
+    pub fn is_later_part(&self) -> bool {
+        self.part.is_some_and(|part| part.offset != 0)
+    }
+
+    /// The packet that it is a part of, which comes from `from`.
+    pub fn whole(&self, from: Network) -> Whole {
+        Whole {
+            from,
+            source: self.source(),
+            destination: self.destination(),
+            protocol: self.next_header().into(),
+            id: self.ip().ident(),
+        }
+    }
+
+    /// Gives it the addresses and the name of `passage`, and leaves checksums behind the IP header alone.
+    pub fn pass(&mut self, passage: &Passage) {
+        let mut ip = Ipv4Packet::new_unchecked(&mut self.bytes[ETHERNET_HEADER..self.length]);
+        ip.set_src_addr(passage.source);
+        ip.set_dst_addr(passage.destination);
+        ip.set_ident(passage.id);
+        self.fill_header();
     }
 
     /// How many routers it may still pass.
@@ -188,6 +212,9 @@ impl Packet {
 
     /// Where it comes from and goes, if it can be translated.
     pub fn ends(&self) -> Option<Ends> {
+        if self.is_later_part() {
+            return None;
+        }
         let transport = self.transport_bytes();
         let ends = |protocol, source, destination| Ends {
             protocol,
@@ -334,7 +361,8 @@ impl Packet {
     /// The packet that an ICMP error tells of, if this is one: which was sent from `source` to `destination`.
     pub fn quoted(&self) -> Option<Ends> {
         let transport = self.transport_bytes();
-        if self.next_header() != IpProtocol::Icmp || !matches!(transport.first(), Some(3 | 11 | 12)) {
+        let is_error = matches!(transport.first(), Some(3 | 11 | 12));
+        if self.next_header() != IpProtocol::Icmp || !is_error || self.part.is_some() {
             return None;
         }
         let inner = transport.get(8..)?;

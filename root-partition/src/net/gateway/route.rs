@@ -6,7 +6,8 @@ use super::flows::{Flow, Flows, NoFlow};
 use super::forwards::{Forwards, PublicPort, Target};
 use super::neighbours::{Known, MAX_WAITING_BYTES, Neighbours};
 use super::own::{DHCP_SERVER, read_arp};
-use super::packet::{End, Ends, Packet, Protocol, Unfit};
+use super::packet::{End, Ends, Packet, Protocol};
+use super::parts::{Part, Parts, Passage, Whole};
 use super::verdict::{Counters, Dropped, Made, Network, Verdict};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -51,6 +52,7 @@ pub struct Gateway {
     fixed: BTreeMap<String, Ipv4Addr>,
     pub(super) guests: Neighbours,
     others: Neighbours,
+    parts: Parts,
     /// Errors sent in the second that began then.
     pub(super) errors: (u64, u32),
 }
@@ -73,6 +75,7 @@ impl Gateway {
             fixed: BTreeMap::new(),
             guests: Neighbours::default(),
             others: Neighbours::default(),
+            parts: Parts::default(),
             errors: (0, 0),
         }
     }
@@ -93,6 +96,7 @@ impl Gateway {
         if address(outside) != address(self.outside) {
             self.flows.end(|_| true);
             self.others.clear();
+            self.parts.clear();
         }
         self.outside = outside;
         if let Some(outside) = outside {
@@ -161,8 +165,8 @@ impl Gateway {
         match header.ethertype {
             ETHERTYPE_ARP => self.arp_from_inside(frame, header.source, now, out),
             ETHERTYPE_IPV4 => match Packet::read(frame) {
-                Ok(packet) => self.packet_from_inside(frame, packet, header.source, now, out),
-                Err(unfit) => self.unfit(unfit),
+                Some(packet) => self.packet_from_inside(frame, packet, header.source, now, out),
+                None => self.drop(Dropped::Malformed),
             },
             _ => Verdict::Done,
         }
@@ -185,12 +189,11 @@ impl Gateway {
                 Verdict::Stack
             }
             ETHERTYPE_IPV4 => match Packet::read(frame) {
-                Ok(packet) if packet.destination() == outside.own.address => {
-                    self.packet_from_outside(frame, packet, now, out)
+                Some(packet) if packet.destination() == outside.own.address => {
+                    self.packet_from_outside(frame, packet, header.source, now, out)
                 }
-                Err(Unfit::Malformed) => self.drop(Dropped::Malformed),
-                // A fragment may be the root's own.
-                _ => Verdict::Stack,
+                Some(_) => Verdict::Stack,
+                None => self.drop(Dropped::Malformed),
             },
             _ => Verdict::Stack,
         }
@@ -205,16 +208,9 @@ impl Gateway {
             return Verdict::Stack;
         }
         match Packet::read(frame) {
-            Ok(packet) if self.is_inside(packet.destination()) => self.send_in(frame, packet, now, out),
+            Some(packet) if self.is_inside(packet.destination()) => self.send_in(frame, packet, now, out),
             _ => Verdict::Stack,
         }
-    }
-
-    fn unfit(&mut self, unfit: Unfit) -> Verdict {
-        self.drop(match unfit {
-            Unfit::Malformed => Dropped::Malformed,
-            Unfit::Fragment => Dropped::Fragment,
-        })
     }
 
     /// Whether the card `mac` may send from `address`: one of the network that nobody else has a lease of.
@@ -227,13 +223,13 @@ impl Gateway {
     fn packet_from_inside(
         &mut self,
         frame: &Frame<'_>,
-        packet: Packet,
+        mut packet: Packet,
         mac: Mac,
         now: u64,
         out: &mut Vec<Made>,
     ) -> Verdict {
         let ends = packet.ends();
-        if let Some(ends) = ends
+        if let Some(ends) = ends.filter(|_| packet.part.is_none())
             && (ends.protocol, ends.destination.1) == (Protocol::Udp, DHCP_SERVER)
             && matches!(ends.destination.0, address if address == Ipv4Addr::BROADCAST || address == self.inside.address)
         {
@@ -257,13 +253,23 @@ impl Gateway {
             return self.for_gateway(frame, packet, ends, guest, now, out);
         }
         if outside.is_some_and(|outside| outside.own.address == to) {
-            let mut packet = packet;
             packet.set_macs(self.inside.mac, outside.map_or(mac, |outside| outside.own.mac));
             return Verdict::ForwardToStack(packet);
         }
         // Neighbours talk to each other.
         if self.is_inside(to) || to.is_loopback() || to.is_unspecified() {
             return Verdict::Done;
+        }
+        if let Some(part) = packet.part.filter(|_| packet.is_later_part()) {
+            let outside = match self.may_leave(&packet, guest, now, out) {
+                Ok(outside) => outside,
+                Err(reason) => return self.drop(reason),
+            };
+            let Some(passage) = self.parts.follow(&packet.whole(Network::Inside), part, now) else {
+                return self.drop(Dropped::Fragment);
+            };
+            packet.pass(&passage);
+            return self.leave(frame, packet, outside, now, out);
         }
         let Some(ends) = ends else {
             return self.drop(Dropped::OtherProtocol);
@@ -283,35 +289,82 @@ impl Gateway {
         now: u64,
         out: &mut Vec<Made>,
     ) -> Verdict {
-        let Some(outside) = self.outside else {
-            self.error(guest, (3, 0), 0, &packet, now, out);
-            return self.drop(Dropped::NoUplink);
+        let outside = match self.may_leave(&packet, guest, now, out) {
+            Ok(outside) => outside,
+            Err(reason) => return self.drop(reason),
         };
-        if packet.hops() <= 1 {
-            self.error(guest, (11, 0), 0, &packet, now, out);
-            return self.drop(Dropped::Hops);
-        }
-        if packet.longest > outside.mtu {
-            self.error(guest, (3, 4), outside.mtu as u16, &packet, now, out);
-            return self.drop(Dropped::TooLarge);
-        }
         let flow = match self.flow_out(ends, remote, packet.tcp_flags(), now) {
             Ok(flow) => flow,
             Err(reason) => return self.drop(reason),
         };
+        let first = packet.part.map(|part| (packet.whole(Network::Inside), part));
         packet.translate(flow.protocol, End::Source, (outside.own.address, flow.port));
         if flow.remote != flow.seen {
             packet.translate(flow.protocol, End::Destination, flow.remote);
         }
         packet.limit_segments(outside.mtu);
+        if let Some(first) = first {
+            let id = self.parts.new_id();
+            self.begin_parts(first, &mut packet, id, guest.mac, now);
+        }
+        self.leave(frame, packet, outside, now, out)
+    }
+
+    /// Whether a guest's packet can go outside; the guest is told why it cannot.
+    fn may_leave(
+        &mut self,
+        packet: &Packet,
+        guest: Host,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Result<Outside, Dropped> {
+        let Some(outside) = self.outside else {
+            self.error(guest, (3, 0), 0, packet, now, out);
+            return Err(Dropped::NoUplink);
+        };
+        if packet.hops() <= 1 {
+            self.error(guest, (11, 0), 0, packet, now, out);
+            return Err(Dropped::Hops);
+        }
+        if packet.longest > outside.mtu {
+            self.error(guest, (3, 4), outside.mtu as u16, packet, now, out);
+            return Err(Dropped::TooLarge);
+        }
+        Ok(outside)
+    }
+
+    /// Keeps what became of the first part of a packet, which is called `id` from here on, for those that follow.
+    fn begin_parts(
+        &mut self,
+        (whole, part): (Whole, Part),
+        packet: &mut Packet,
+        id: u16,
+        card: Mac,
+        now: u64,
+    ) {
+        let passage = Passage {
+            source: packet.source(),
+            destination: packet.destination(),
+            id,
+        };
+        packet.pass(&passage);
+        self.parts.begin(whole, part, card, passage, now);
+    }
+
+    /// Sends a packet outside that has been translated.
+    fn leave(
+        &mut self,
+        frame: &Frame<'_>,
+        mut packet: Packet,
+        outside: Outside,
+        now: u64,
+        out: &mut Vec<Made>,
+    ) -> Verdict {
         packet.count_hop();
         self.counters.outward += 1;
-        let is_near = Ipv4Cidr::new(outside.own.address, outside.prefix).contains_addr(&flow.remote.0);
-        let Some(next) = (if is_near {
-            Some(flow.remote.0)
-        } else {
-            outside.router
-        }) else {
+        let to = packet.destination();
+        let is_near = Ipv4Cidr::new(outside.own.address, outside.prefix).contains_addr(&to);
+        let Some(next) = (if is_near { Some(to) } else { outside.router }) else {
             return self.drop(Dropped::Unresolved);
         };
         let known = self.others.find(next, now);
@@ -346,9 +399,22 @@ impl Gateway {
         &mut self,
         frame: &Frame<'_>,
         mut packet: Packet,
+        from: Mac,
         now: u64,
         out: &mut Vec<Made>,
     ) -> Verdict {
+        if let Some(part) = packet.part.filter(|_| packet.is_later_part()) {
+            let Some(passage) = self.parts.follow(&packet.whole(Network::Outside), part, now) else {
+                // It may be the root's own.
+                return Verdict::Stack;
+            };
+            if packet.hops() <= 1 {
+                return self.drop(Dropped::Hops);
+            }
+            packet.pass(&passage);
+            packet.count_hop();
+            return self.send_in(frame, packet, now, out);
+        }
         if let Some(sent) = packet.quoted() {
             let Some(flow) = self.flows.of_sent(&sent) else {
                 return Verdict::Stack;
@@ -370,9 +436,13 @@ impl Gateway {
         if packet.hops() <= 1 {
             return self.drop(Dropped::Hops);
         }
+        let whole = packet.whole(Network::Outside);
         packet.translate(flow.protocol, End::Destination, flow.guest);
         if flow.remote != flow.seen {
             packet.translate(flow.protocol, End::Source, flow.seen);
+        }
+        if let Some(part) = packet.part {
+            self.begin_parts((whole, part), &mut packet, whole.id, from, now);
         }
         if let Some(outside) = self.outside {
             packet.limit_segments(outside.mtu);

@@ -4,7 +4,7 @@ use super::packet::Packet;
 use alloc::vec::Vec;
 
 /// Which of the gateway's networks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Network {
     /// The guests'.
     Inside,
@@ -39,7 +39,7 @@ pub enum Verdict {
 pub enum Dropped {
     /// They are no packets, or their checksums are wrong.
     Malformed,
-    /// They are parts of packets.
+    /// They are parts of packets whose beginning has not come, or for the gateway itself.
     Fragment,
     /// Their sender's address is not theirs.
     Spoofed,

@@ -5,6 +5,7 @@ mod dhcp;
 mod errors;
 mod flows;
 mod neighbours;
+mod parts;
 mod translation;
 
 use self::dhcp::{dhcp, lease};

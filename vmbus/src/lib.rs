@@ -6,6 +6,7 @@
 //! | [`protocol`] | channel messages, and the messages of each device |
 //! | [`server`] | the root's end |
 //! | [`client`] | a guest's end |
+//! | [`shared`] | copies out of and into memory that the other side writes to |
 #![no_std]
 
 extern crate alloc;
@@ -16,6 +17,7 @@ pub mod fuzz;
 pub mod protocol;
 pub mod ring;
 pub mod server;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "fuzz"))]

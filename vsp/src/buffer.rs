@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::ptr::NonNull;
 use smallvec::SmallVec;
+use zerocopy::{Immutable, IntoBytes};
 
 /// The pieces of a buffer, in order; a few of them, as most requests have, are kept in place.
 pub type Segments = SmallVec<[Segment; 2]>;
@@ -161,6 +162,23 @@ impl Buffer {
             return Ok(());
         }
         self.scatter(offset, from)
+    }
+
+    /// Copies a structure to the bytes from `offset` on, all of it or nothing.
+    #[inline(always)]
+    pub fn write<T: IntoBytes + Immutable + Copy>(
+        &self,
+        offset: usize,
+        value: &T,
+    ) -> Result<(), OutsideBuffer> {
+        if let Some(pointer) = self.in_a_row(offset, size_of::<T>()) {
+            // SAFETY: as in `copy_from`.
+            unsafe { pointer.cast::<T>().write_unaligned(*value) };
+            return Ok(());
+        }
+        // A copy, so that the other way needs no memory for it.
+        let value = *value;
+        self.scatter(offset, value.as_bytes())
     }
 
     #[inline(never)]

@@ -2,7 +2,7 @@
 //! buffer that was agreed on before.
 
 use super::memory::PAGE;
-use super::packet::{OutsidePacket, Packet, PacketType};
+use super::packet::{DESCRIPTOR, OutsidePacket, Packet, PacketType};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What follows the descriptor of a GPA-direct packet.
@@ -43,6 +43,17 @@ pub(super) struct TransferHeader {
     pub(super) range_count: u32,
 }
 const _: () = assert!(size_of::<TransferHeader>() == 8);
+
+impl TransferHeader {
+    pub(super) const fn new(page_set: u16, range_count: u32) -> Self {
+        Self {
+            page_set,
+            sender_owns_set: 0,
+            reserved: 0,
+            range_count,
+        }
+    }
+}
 
 /// A range of a transfer page set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -128,14 +139,19 @@ impl<'a> Packet<'a> {
         Some((gpa, byte_count as usize))
     }
 
-    /// The page set of a transfer-page packet and its range, if it names one; `None` says nothing of any other packet.
+    /// The page set of a transfer-page packet, its range and what its payload begins with, if it names one range and nothing is between
+    /// that and the payload, as in most; `None` says nothing of any other packet.
     #[inline]
-    pub fn only_range(&self) -> Option<(u16, TransferRange)> {
-        if self.kind() != PacketType::TRANSFER_PAGES {
+    pub fn only_range<T: FromBytes>(&self) -> Option<(u16, TransferRange, T)> {
+        let data_offset = DESCRIPTOR as usize + size_of::<OnlyRange>();
+        if self.kind() != PacketType::TRANSFER_PAGES
+            || self.descriptor.data_offset as usize != data_offset
+            || size_of::<T>() > self.payload_size()
+        {
             return None;
         }
-        let OnlyRange { header, range } = self.read_header(0).ok()?;
-        (header.range_count == 1).then_some((header.page_set, range))
+        let (OnlyRange { header, range }, payload) = self.memory.read_two(self.at + DESCRIPTOR);
+        (header.range_count == 1).then_some((header.page_set, range, payload))
     }
 
     /// The page set and the ranges of a transfer-page packet.

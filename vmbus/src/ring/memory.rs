@@ -7,13 +7,15 @@
 
 use super::Corruption;
 use super::order::{Control, FLOW_CONTROL};
+use super::whole::Whole;
+use crate::shared::{put, take, take_value};
 use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
-use zerocopy::FromBytes;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Bytes of the control page, and the unit of the data's size.
 pub const PAGE: usize = 4096;
@@ -189,6 +191,24 @@ impl RingMemory {
         }
     }
 
+    /// Writes a packet of structures at `at`, with one look whether it lies in a row.
+    #[inline(always)]
+    pub(super) fn store_whole<H, P>(&self, at: u32, packet: &Whole<'_, H, P>)
+    where
+        H: IntoBytes + Immutable,
+        P: IntoBytes + Immutable,
+    {
+        let at = at & !7;
+        match self.in_a_row(at, Whole::<'_, H, P>::LENGTH + 8) {
+            Some(first) => packet.for_each_word(|offset, word| {
+                // SAFETY: an aligned word, as the first one is, and no word of the packet is behind its length.
+                let place = unsafe { AtomicU64::from_ptr(first.add(offset).cast()) };
+                place.store(word, Ordering::Relaxed);
+            }),
+            None => packet.for_each_word(|offset, word| self.store(at.wrapping_add(offset as u32), word)),
+        }
+    }
+
     /// Writes 8 bytes at `at`.
     pub(super) fn store(&self, at: u32, value: u64) {
         self.word(at).store(value, Ordering::Relaxed);
@@ -208,10 +228,39 @@ impl RingMemory {
     /// Copies a structure out of the ring.
     #[inline(always)]
     pub(super) fn read<T: FromBytes>(&self, at: u32) -> T {
+        match self.in_a_row(at, size_of::<T>()) {
+            // SAFETY: so many bytes are mapped there.
+            Some(from) => unsafe { take_value(from, at.is_multiple_of(8)) },
+            None => self.read_around(at),
+        }
+    }
+
+    /// Copies two structures in a row out of the ring.
+    #[inline(always)]
+    pub(super) fn read_two<T: FromBytes, U: FromBytes>(&self, at: u32) -> (T, U) {
+        let (first, both) = (size_of::<T>(), size_of::<T>() + size_of::<U>());
+        let aligned = at.is_multiple_of(8);
+        match self.in_a_row(at, both) {
+            // SAFETY: so many bytes are mapped there.
+            Some(from) => unsafe {
+                let second = take_value(from.add(first), aligned && first.is_multiple_of(8));
+                (take_value(from, aligned), second)
+            },
+            None => (
+                self.read_around(at),
+                self.read_around(at.wrapping_add(first as u32)),
+            ),
+        }
+    }
+
+    // With a value of its own, so that the other way needs no memory for it.
+    #[cold]
+    #[inline(never)]
+    fn read_around<T: FromBytes>(&self, at: u32) -> T {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: all of the value is written, for which any bytes will do.
         unsafe {
-            self.copy_out_raw(at, value.as_mut_ptr().cast(), size_of::<T>());
+            self.copy_out_around(at, value.as_mut_ptr().cast(), size_of::<T>());
             value.assume_init()
         }
     }
@@ -270,11 +319,12 @@ impl RingMemory {
         (end <= self.size as usize).then(|| self.at(at))
     }
 
-    /// The word at `at`.
-    #[cold]
+    /// The word at `at`, which is at most once around the end; the ring's last word otherwise.
+    #[inline]
     fn word(&self, at: u32) -> &AtomicU64 {
-        // SAFETY: an aligned position before the end; the data is aligned to pages and a multiple of 8.
-        unsafe { AtomicU64::from_ptr(self.at((at % self.size) & !7).cast()) }
+        let at = self.advance(at, 0).min(self.size - 8) & !7;
+        // SAFETY: an aligned position, 8 bytes before the end or more; the data is aligned to pages.
+        unsafe { AtomicU64::from_ptr(self.at(at).cast()) }
     }
 
     /// Where `at` is, which is not beyond the end.
@@ -290,91 +340,5 @@ impl fmt::Debug for RingMemory {
         f.debug_struct("RingMemory")
             .field("size", &self.size)
             .finish_non_exhaustive()
-    }
-}
-
-/// Most bytes that are copied word by word; for more, starting the string instruction pays.
-const SHORT: usize = 256;
-
-/// Copies from memory that the peer may be writing to.
-///
-/// # Safety
-/// `length` bytes at `from` are mapped, rounded up to words if it is `aligned` to them; `length` bytes at `into` are ours.
-#[inline(always)]
-unsafe fn take(from: *mut u8, into: *mut u8, length: usize, aligned: bool) {
-    if length > SHORT || !aligned {
-        // SAFETY: as our own.
-        return unsafe { copy_bytes(from, into, length) };
-    }
-    let whole = length & !7;
-    for offset in (0..whole).step_by(8) {
-        // SAFETY: a word inside both; the shared one is aligned.
-        unsafe {
-            let word = AtomicU64::from_ptr(from.add(offset).cast()).load(Ordering::Relaxed);
-            into.add(offset).cast::<u64>().write_unaligned(word);
-        }
-    }
-    if whole < length {
-        // SAFETY: the rest is in one aligned word; only as many of its bytes are written as are ours.
-        unsafe {
-            let word = AtomicU64::from_ptr(from.add(whole).cast()).load(Ordering::Relaxed);
-            core::ptr::copy_nonoverlapping(word.to_ne_bytes().as_ptr(), into.add(whole), length - whole);
-        }
-    }
-}
-
-/// Copies to memory that the peer may be reading or writing.
-///
-/// # Safety
-/// `length` bytes at `from` are ours to read; as many at `into` are mapped, which is `aligned` to words if that is said.
-#[inline(always)]
-unsafe fn put(from: *const u8, into: *mut u8, length: usize, aligned: bool) {
-    if length > SHORT || !aligned {
-        // SAFETY: as our own.
-        return unsafe { copy_bytes(from, into, length) };
-    }
-    let whole = length & !7;
-    for offset in (0..whole).step_by(8) {
-        // SAFETY: a word inside both; the shared one is aligned.
-        unsafe {
-            let word = from.add(offset).cast::<u64>().read_unaligned();
-            AtomicU64::from_ptr(into.add(offset).cast()).store(word, Ordering::Relaxed);
-        }
-    }
-    for offset in whole..length {
-        // SAFETY: a byte inside both.
-        unsafe { AtomicU8::from_ptr(into.add(offset)).store(*from.add(offset), Ordering::Relaxed) };
-    }
-}
-
-/// Copies any number of bytes, of which one side is shared.
-///
-/// # Safety
-/// As many bytes are mapped at both, and the side that is ours is ours.
-#[inline(always)]
-unsafe fn copy_bytes(from: *const u8, into: *mut u8, length: usize) {
-    // Words and then the rest: at addresses that are multiples of 8 and no more, as a ring's positions are, an AMD EPYC takes 1.7 times as
-    // long to move bytes, and an emulator takes them one by one.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: the instructions read and write these bytes and no others; the direction flag is clear by the calling convention.
-    unsafe {
-        core::arch::asm!(
-            "rep movsq",
-            "mov rcx, {rest}",
-            "rep movsb",
-            rest = in(reg) length & 7,
-            inout("rcx") length >> 3 => _,
-            inout("rsi") from => _,
-            inout("rdi") into => _,
-            options(nostack, preserves_flags)
-        );
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    for offset in 0..length {
-        // SAFETY: a byte inside both.
-        unsafe {
-            let byte = AtomicU8::from_ptr(from.add(offset).cast_mut()).load(Ordering::Relaxed);
-            AtomicU8::from_ptr(into.add(offset)).store(byte, Ordering::Relaxed);
-        }
     }
 }

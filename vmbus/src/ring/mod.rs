@@ -9,11 +9,12 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`memory`] | the shared pages: the only unsafe part |
+//! | [`memory`] | the shared pages: the only unsafe part, beside what [`shared`](crate::shared) copies |
 //! | [`packet`] | descriptors, and packets as they are read |
 //! | [`gpa`] | packets that name pages: GPA-direct and transfer pages |
 //! | [`pipe`] | the framing of channels in pipe mode |
 //! | [`writer`], [`reader`] | the two ends of a ring |
+//! | `whole` | packets of structures, as they are written |
 //! | `order` | who is signalled, and why no wake-up is lost |
 //! | [`channel`] | the two rings of a channel |
 //! | [`loopback`] | both ends of a channel in ordinary memory, for tests and benchmarks |
@@ -26,6 +27,7 @@ mod order;
 pub mod packet;
 pub mod pipe;
 pub mod reader;
+mod whole;
 pub mod writer;
 
 pub use channel::Channel;

@@ -6,6 +6,7 @@ use super::gpa::{
 use super::memory::RingMemory;
 use super::order::{self, Control, FLOW_CONTROL, free};
 use super::packet::{DESCRIPTOR, Descriptor, MAX_PACKET, OutsidePacket, PacketFlags, PacketType, TRAILER};
+use super::whole::Whole;
 use super::{Corruption, RingError, Signal};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -182,12 +183,8 @@ impl WriteBatch<'_> {
     ) -> Result<Reservation<'_>, RingError> {
         let data_offset = header.saturating_add(DESCRIPTOR as usize);
         let length = data_offset.saturating_add(payload).saturating_add(7) & !7;
-        let total = length.saturating_add(TRAILER as usize);
-        if total >= self.free as usize || length > MAX_PACKET || !header.is_multiple_of(8) {
-            self.free = self.writer.look_for_room(self.free, header, length)?;
-        }
-        let (length, total) = (length as u32, total as u32);
-        let memory = &self.writer.memory;
+        let start = self.claim(header, length)?;
+        let (memory, length) = (&self.writer.memory, length as u32);
         let descriptor = Descriptor {
             kind,
             flags,
@@ -195,19 +192,73 @@ impl WriteBatch<'_> {
             length,
             transaction,
         };
-        // It is one anyway, but so the compiler knows.
-        let start = self.next & !7;
         if !payload.is_multiple_of(8) {
             memory.store(start + length - 8, 0);
         }
-        memory.store_around(start, descriptor.encode(), length, u64::from(start) << 32);
-        self.next = memory.advance(start, total);
-        self.free -= total;
+        memory.store_around(start, descriptor.encode(), length, trailer(start));
         Ok(Reservation {
             memory,
             at: start + DESCRIPTOR,
             length: header + payload,
         })
+    }
+
+    /// Takes room for a packet of `length` bytes, a multiple of 8, of which `header` are behind the descriptor; says where it begins.
+    #[inline(always)]
+    fn claim(&mut self, header: usize, length: usize) -> Result<u32, RingError> {
+        let total = length.saturating_add(TRAILER as usize);
+        if total >= self.free as usize || length > MAX_PACKET || !header.is_multiple_of(8) {
+            self.free = self.writer.look_for_room(self.free, header, length)?;
+        }
+        // It is a multiple of 8 anyway, but so the compiler knows.
+        let start = self.next & !7;
+        self.next = self.writer.memory.advance(start, total as u32);
+        self.free -= total as u32;
+        Ok(start)
+    }
+
+    /// Adds a packet of structures: `header` behind the descriptor, then `payload`.
+    #[inline(always)]
+    fn push_whole<H, P>(
+        &mut self,
+        kind: PacketType,
+        transaction: u64,
+        flags: PacketFlags,
+        header: &H,
+        payload: &P,
+    ) -> Result<(), RingError>
+    where
+        H: IntoBytes + Immutable,
+        P: IntoBytes + Immutable,
+    {
+        let start = self.claim(size_of::<H>(), Whole::<'_, H, P>::LENGTH)?;
+        let descriptor = Descriptor {
+            kind,
+            flags,
+            data_offset: Whole::<'_, H, P>::DATA_OFFSET as u32,
+            length: Whole::<'_, H, P>::LENGTH as u32,
+            transaction,
+        };
+        let packet = Whole {
+            words: descriptor.encode(),
+            header,
+            payload,
+            last: trailer(start),
+        };
+        self.writer.memory.store_whole(start, &packet);
+        Ok(())
+    }
+
+    /// Adds a packet whose payload is a structure.
+    #[inline(always)]
+    pub fn push_value(
+        &mut self,
+        kind: PacketType,
+        transaction: u64,
+        flags: PacketFlags,
+        payload: &(impl IntoBytes + Immutable),
+    ) -> Result<(), RingError> {
+        self.push_whole(kind, transaction, flags, &(), payload)
     }
 
     /// Adds a packet whose payload is `parts` in a row.
@@ -265,10 +316,7 @@ impl WriteBatch<'_> {
         range: Range<u32>,
         payload: &(impl IntoBytes + Immutable),
     ) -> Result<(), RingError> {
-        let payload = payload.as_bytes();
-        let header = size_of::<OnlyPage>();
-        let mut packet = self.reserve(PacketType::GPA_DIRECT, transaction, flags, header, payload.len())?;
-        packet.append_value(&OnlyPage {
+        let header = OnlyPage {
             header: GpaDirectHeader {
                 reserved: 0,
                 range_count: 1,
@@ -278,9 +326,8 @@ impl WriteBatch<'_> {
                 byte_offset: range.start,
             },
             page,
-        });
-        packet.append(payload);
-        Ok(())
+        };
+        self.push_whole(PacketType::GPA_DIRECT, transaction, flags, &header, payload)
     }
 
     /// Adds a packet that names ranges of the transfer page set `page_set`; its payload is `payload`.
@@ -300,12 +347,7 @@ impl WriteBatch<'_> {
             header,
             payload.len(),
         )?;
-        packet.append_value(&TransferHeader {
-            page_set,
-            sender_owns_set: 0,
-            reserved: 0,
-            range_count: ranges.len() as u32,
-        });
+        packet.append_value(&TransferHeader::new(page_set, ranges.len() as u32));
         packet.append(ranges.as_bytes());
         packet.append(payload);
         Ok(())
@@ -321,26 +363,11 @@ impl WriteBatch<'_> {
         range: TransferRange,
         payload: &(impl IntoBytes + Immutable),
     ) -> Result<(), RingError> {
-        let payload = payload.as_bytes();
-        let header = size_of::<OnlyRange>();
-        let mut packet = self.reserve(
-            PacketType::TRANSFER_PAGES,
-            transaction,
-            flags,
-            header,
-            payload.len(),
-        )?;
-        packet.append_value(&OnlyRange {
-            header: TransferHeader {
-                page_set,
-                sender_owns_set: 0,
-                reserved: 0,
-                range_count: 1,
-            },
+        let header = OnlyRange {
+            header: TransferHeader::new(page_set, 1),
             range,
-        });
-        packet.append(payload);
-        Ok(())
+        };
+        self.push_whole(PacketType::TRANSFER_PAGES, transaction, flags, &header, payload)
     }
 
     /// Whether nothing was added.
@@ -359,6 +386,11 @@ impl WriteBatch<'_> {
         let before = core::mem::replace(&mut writer.write, next);
         order::publish_write(writer.memory.control(), before, next)
     }
+}
+
+/// What is behind a packet that begins at `start`.
+const fn trailer(start: u32) -> u64 {
+    (start as u64) << 32
 }
 
 /// Room for a packet, to be filled.

@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
+use vmbus::shared::take_value;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A page of a buffer: where it is for the processor, and its number for the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +160,24 @@ impl Buffer {
         self.gather(offset, into)
     }
 
+    /// Copies a structure from the bytes from `offset` on.
+    #[inline(always)]
+    pub fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, OutsideBuffer> {
+        if let Some(piece) = self.in_a_row(offset, size_of::<T>()) {
+            // SAFETY: so many bytes are in a row, in whole pages, which are readable while the owner lives.
+            return Ok(unsafe {
+                // Two calls, so that the way of words needs no memory for the value.
+                match piece.cast::<u64>().is_aligned() {
+                    true => take_value(piece, true),
+                    false => take_value(piece, false),
+                }
+            });
+        }
+        let mut value = T::new_zeroed();
+        self.gather(offset, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
     #[inline(never)]
     fn gather(&self, offset: usize, into: &mut [u8]) -> Result<(), OutsideBuffer> {
         let mut at = self.offset + self.inside(offset, into.len())?;
@@ -181,6 +201,23 @@ impl Buffer {
             return Ok(());
         }
         self.scatter(offset, from)
+    }
+
+    /// Copies a structure to the bytes from `offset` on, all of it or nothing.
+    #[inline(always)]
+    pub fn write<T: IntoBytes + Immutable + Copy>(
+        &self,
+        offset: usize,
+        value: &T,
+    ) -> Result<(), OutsideBuffer> {
+        if let Some(piece) = self.in_a_row(offset, size_of::<T>()) {
+            // SAFETY: as in `copy_from`.
+            unsafe { piece.cast::<T>().write_unaligned(*value) };
+            return Ok(());
+        }
+        // A copy, so that the other way needs no memory for it.
+        let value = *value;
+        self.scatter(offset, value.as_bytes())
     }
 
     #[inline(never)]

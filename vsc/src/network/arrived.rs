@@ -5,9 +5,8 @@ use super::queue::MAX_FRAME;
 use crate::memory::Buffer;
 use vmbus::protocol::network::ETHERNET_HEADER;
 use vmbus::protocol::network::packet_info::{self, Fragment, Info, InfoType, ReceiveChecksum, VlanTag};
-use vmbus::protocol::network::rndis::{self, MessageType};
+use vmbus::protocol::network::rndis::{self, MessageType, PacketHeader};
 use vmbus::ring::gpa::TransferRange;
-use zerocopy::FromBytes;
 
 /// Bytes of what is beside a frame at most; more is not looked at.
 const MOST_BESIDE: usize = packet_info::MAX_INFOS * size_of::<Info>();
@@ -53,17 +52,14 @@ pub(super) fn whole_frame(buffer: &Buffer, range: TransferRange, into: &mut [u8]
     Some(part.received)
 }
 
-/// Reads the message in a range of the receive buffer.
+/// Reads the message in a range of the receive buffer; whether its frame is inside, who copies it finds out.
 #[inline(always)]
 fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
     let (offset, available) = (range.byte_offset as usize, range.byte_count as usize);
-    let mut first = [0; rndis::PACKET_HEADER];
-    if available < first.len() {
+    if available < rndis::PACKET_HEADER {
         return Err(BadMessage);
     }
-    buffer.copy_to(offset, &mut first).map_err(|_| BadMessage)?;
-    let (header, body) = rndis::Header::read_from_prefix(&first).map_err(|_| BadMessage)?;
-    let (packet, _) = rndis::Packet::read_from_prefix(body).map_err(|_| BadMessage)?;
+    let PacketHeader { header, packet } = buffer.read(offset).map_err(|_| BadMessage)?;
     let length = header.length as usize;
     if header.message_type != MessageType::PACKET || length > available {
         return Err(BadMessage);
@@ -74,29 +70,24 @@ fn read(buffer: &Buffer, range: TransferRange) -> Result<Part, BadMessage> {
         (start >= rndis::PACKET_HEADER && end <= length).then_some(start..end)
     };
     let data = inside(packet.data_offset, packet.data_length).ok_or(BadMessage)?;
-    let mut part = Part {
-        start: offset.checked_add(data.start).ok_or(BadMessage)?,
+    let start = offset.checked_add(data.start).ok_or(BadMessage)?;
+    let beside = match packet.info_length {
+        0 => Beside::default(),
+        length => {
+            let infos = inside(packet.info_offset, length).ok_or(BadMessage)?;
+            Beside::read(buffer, offset + infos.start, infos.len())?
+        }
+    };
+    Ok(Part {
+        start,
         received: Received {
             length: data.len(),
-            tag: None,
-            checksum: ReceiveChecksum::default(),
-            hash: None,
+            tag: beside.tag,
+            checksum: beside.checksum,
+            hash: beside.hash,
         },
-        fragment: None,
-    };
-    // The message lies inside the buffer as a whole, as its frame will be copied from there.
-    if part
-        .start
-        .checked_add(data.len())
-        .is_none_or(|end| end > buffer.size())
-    {
-        return Err(BadMessage);
-    }
-    if packet.info_length != 0 {
-        let beside = inside(packet.info_offset, packet.info_length).ok_or(BadMessage)?;
-        part.read_beside(buffer, offset + beside.start, beside.len())?;
-    }
-    Ok(part)
+        fragment: beside.fragment,
+    })
 }
 
 /// Copies the next frame of some messages to the first bytes of `into`, taking no more of them than it needs: a whole frame, as most are, or
@@ -141,22 +132,32 @@ pub(super) fn next_frame(
     None
 }
 
-impl Part {
+/// What is beside a frame.
+#[derive(Clone, Copy, Default)]
+struct Beside {
+    tag: Option<u16>,
+    checksum: ReceiveChecksum,
+    hash: Option<u32>,
+    fragment: Option<Fragment>,
+}
+
+impl Beside {
     #[inline(never)]
-    fn read_beside(&mut self, buffer: &Buffer, start: usize, length: usize) -> Result<(), BadMessage> {
+    fn read(buffer: &Buffer, start: usize, length: usize) -> Result<Self, BadMessage> {
         let mut bytes = [0; MOST_BESIDE];
         let bytes = bytes.get_mut(..length.min(MOST_BESIDE)).ok_or(BadMessage)?;
         buffer.copy_to(start, bytes).map_err(|_| BadMessage)?;
+        let mut beside = Self::default();
         for (info_type, value) in packet_info::iter(bytes) {
             match info_type {
-                InfoType::CHECKSUM => self.received.checksum = ReceiveChecksum(value),
-                InfoType::VLAN => self.received.tag = Some(VlanTag(value).tci()),
-                InfoType::HASH_VALUE => self.received.hash = Some(value),
-                InfoType::FRAGMENT => self.fragment = Some(Fragment(value)),
+                InfoType::CHECKSUM => beside.checksum = ReceiveChecksum(value),
+                InfoType::VLAN => beside.tag = Some(VlanTag(value).tci()),
+                InfoType::HASH_VALUE => beside.hash = Some(value),
+                InfoType::FRAGMENT => beside.fragment = Some(Fragment(value)),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(beside)
     }
 }
 
@@ -238,18 +239,34 @@ mod tests {
         let buffer = of_heap(4096);
         buffer.copy_from(4096 - 120, &message(&[])).unwrap();
         for (byte_offset, byte_count) in [
-            (4096 - 104, 300),
             (4096 - 10, 104),
             (5000, 104),
             (u32::MAX, 104),
             (0, 0),
-            (0, 43),
+            (4096 - 120, 43),
         ] {
             let range = TransferRange {
                 byte_count,
                 byte_offset,
             };
             assert_eq!(read(&buffer, range), Err(BadMessage));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_ends_outside_of_the_buffer_is_refused() {
+        let header = &message(&[])[..44];
+        for (start, fits) in [(4096 - 104, true), (4096 - 103, false), (4096 - 44, false)] {
+            let buffer = of_heap(4096);
+            buffer.copy_from(start, header).unwrap();
+            let range = TransferRange {
+                byte_count: 104,
+                byte_offset: start as u32,
+            };
+            let (mut into, mut bad) = ([0; 100], 0);
+            assert_eq!(whole_frame(&buffer, range, &mut into).is_some(), fits);
+            let next = next_frame(&buffer, [range].into_iter(), &mut into, &mut bad);
+            assert_eq!((next.is_some(), bad), (fits, u64::from(!fits)), "{start}");
         }
     }
 }

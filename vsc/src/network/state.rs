@@ -16,7 +16,7 @@ use vmbus::protocol::network::nvsp::{self, MessageType, NO_PART, RECEIVE_BUFFER_
 use vmbus::protocol::network::rndis::{self, PacketStart};
 use vmbus::ring::gpa::{GpaRange, TransferRange};
 use vmbus::ring::{self, Packet, PacketFlags, PacketType, RingError, WriteBatch};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 /// Packets that are taken at once, so that a host that sends without end leaves time for others.
 const AT_ONCE: usize = 256;
@@ -147,7 +147,7 @@ impl State {
         let flags = PacketFlags::COMPLETION_REQUESTED;
         let mut batch = self.rings.outgoing.batch()?;
         pay(&mut batch, (&mut self.owed, &mut self.owed_parts));
-        let pushed = batch.push(PacketType::IN_BAND, slot.transaction, flags, &[&message]);
+        let pushed = batch.push_value(PacketType::IN_BAND, slot.transaction, flags, &message);
         // What was owed is told, even if the message finds no room.
         self.ring |= batch.commit().is_needed();
         pushed.map_err(full)?;
@@ -432,7 +432,7 @@ fn full(error: RingError) -> NetworkError {
 #[inline(always)]
 fn write(buffer: &Buffer, offset: usize, start: &PacketStart, frame: &[u8]) -> Result<(), NetworkError> {
     let written = buffer
-        .copy_from(offset, start.header(frame.len()).as_bytes())
+        .write(offset, &start.header(frame.len()))
         .and_then(|()| match start.beside() {
             Some(beside) => buffer.copy_from(offset + rndis::PACKET_HEADER, beside),
             None => Ok(()),
@@ -464,9 +464,8 @@ fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
     let mut paid = 0;
     for transaction in owed.iter() {
         let flags = PacketFlags::empty();
-        let parts: &[&[u8]] = &[completion.as_bytes()];
         if batch
-            .push(PacketType::COMPLETION, *transaction, flags, parts)
+            .push_value(PacketType::COMPLETION, *transaction, flags, &completion)
             .is_err()
         {
             break;
@@ -482,9 +481,8 @@ fn pay(batch: &mut WriteBatch<'_>, (owed, parts): (&mut Vec<u64>, &mut usize)) {
 /// Which of the two kinds of RNDIS messages a packet holds, and where they are; `None` if it makes no sense.
 #[inline(always)]
 fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
-    let message: nvsp::RndisMessage = packet.read(0).ok()?;
-    let (set, ranges) = match packet.only_range() {
-        Some((set, range)) => (set, Ranges::One(range)),
+    let (set, ranges, message) = match packet.only_range::<nvsp::RndisMessage>() {
+        Some((set, range, message)) => (set, Ranges::One(range), message),
         None => several(*packet)?,
     };
     if message.message_type != MessageType::SEND_RNDIS_PACKET || set != RECEIVE_BUFFER_ID {
@@ -494,10 +492,15 @@ fn ranges(packet: &Packet<'_>) -> Option<(RndisChannel, Ranges)> {
 }
 
 #[inline(never)]
-fn several(packet: Packet<'_>) -> Option<(u16, Ranges)> {
+fn several(packet: Packet<'_>) -> Option<(u16, Ranges, nvsp::RndisMessage)> {
+    let message = packet.read(0).ok()?;
     let (set, ranges) = packet.transfer_ranges().ok()?;
     let ranges = ranges.take(MAX_RANGES).map_while(Result::ok).collect();
-    Some((set, Ranges::Several(Box::new(Several { ranges, taken: 0 }))))
+    Some((
+        set,
+        Ranges::Several(Box::new(Several { ranges, taken: 0 })),
+        message,
+    ))
 }
 
 /// Takes a control message of the host; says whether somebody waits for it.

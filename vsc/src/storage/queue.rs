@@ -358,7 +358,7 @@ impl State {
                     batch.push_gpa_direct(transaction, flags, &[range], message.as_bytes())?;
                 }
             }
-            None => batch.push(PacketType::IN_BAND, transaction, flags, &[message.as_bytes()])?,
+            None => batch.push_value(PacketType::IN_BAND, transaction, flags, message)?,
         }
         Ok(batch.commit())
     }

@@ -20,7 +20,6 @@ use vmbus::protocol::network::rndis::PacketStart;
 use vmbus::protocol::network::{ETHERNET_HEADER, Mac, rndis};
 use vmbus::ring::gpa::TransferRange;
 use vmbus::ring::{PacketFlags, RingError, Signal};
-use zerocopy::IntoBytes;
 
 /// Parts of one packet at most: what Linux puts together.
 const MAX_FRAGMENTS: usize = 562;
@@ -225,7 +224,7 @@ impl Delivery<'_> {
         let head = offset + start.length();
         let body = head + content.head.len();
         let header = start.header(content.length());
-        buffer.copy_from(offset, header.as_bytes()).ok()?;
+        buffer.write(offset, &header).ok()?;
         if let Some(beside) = start.beside() {
             buffer.copy_from(offset + rndis::PACKET_HEADER, beside).ok()?;
         }
@@ -360,7 +359,7 @@ impl PartWriter<'_> {
     #[inline]
     fn part(&mut self, offset: usize, from: usize, length: usize) -> Option<TransferRange> {
         let header = self.start.header(length);
-        self.buffer.copy_from(offset, header.as_bytes()).ok()?;
+        self.buffer.write(offset, &header).ok()?;
         if let Some(beside) = self.start.beside() {
             self.buffer
                 .copy_from(offset + rndis::PACKET_HEADER, beside)

@@ -60,7 +60,7 @@ impl Completions {
             match answer {
                 Answer::Sent(status) => push(batch, *transaction, &complete(*status))?,
                 Answer::Message(message) => push(batch, *transaction, message.as_ref())?,
-                Answer::Empty => push(batch, *transaction, &[0_u8; 0])?,
+                Answer::Empty => push(batch, *transaction, &())?,
             }
             self.others.pop_front();
         }
@@ -81,8 +81,7 @@ fn push(
     transaction: u64,
     message: &(impl IntoBytes + Immutable),
 ) -> Result<(), RingError> {
-    let flags = PacketFlags::empty();
-    batch.push(PacketType::COMPLETION, transaction, flags, &[message.as_bytes()])
+    batch.push_value(PacketType::COMPLETION, transaction, PacketFlags::empty(), message)
 }
 
 pub(super) enum Answer {

@@ -430,7 +430,7 @@ impl<D: Disk> Session<'_, D> {
         if self.initialized && full.is_none() && self.controller.take_change() {
             // A guest that looks for units finds those that came, and asks those that it knows whether they are there.
             let notice = Packet::new(Operation::ENUMERATE_BUS, 0, &[0_u8; 4]);
-            match batch.push(PacketType::IN_BAND, 0, PacketFlags::empty(), &[notice.as_bytes()]) {
+            match batch.push_value(PacketType::IN_BAND, 0, PacketFlags::empty(), &notice) {
                 Ok(()) => sent += 1,
                 Err(error) => log::debug!("a change of disks is not told to the guest: {error}"),
             }
@@ -444,8 +444,7 @@ impl<D: Disk> Session<'_, D> {
 
 #[inline(always)]
 fn complete(batch: &mut WriteBatch<'_>, transaction: u64, answer: &Packet) -> Result<(), RingError> {
-    let parts: &[&[u8]] = &[answer.as_bytes()];
-    batch.push(PacketType::COMPLETION, transaction, PacketFlags::empty(), parts)
+    batch.push_value(PacketType::COMPLETION, transaction, PacketFlags::empty(), answer)
 }
 
 /// The memory that a packet names.

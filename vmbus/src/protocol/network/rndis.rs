@@ -247,7 +247,7 @@ pub fn packet_header(frame_length: usize, infos: &[Info]) -> (Header, Packet) {
 pub const MAX_BESIDE: usize = 4;
 
 /// Header and packet, in a row.
-#[derive(Clone, Copy, IntoBytes, Immutable)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct PacketHeader {
     /// Of any message.
@@ -279,69 +279,52 @@ impl PacketHeader {
 }
 
 /// What stands before a frame, or a part of one: the header, and what is beside it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 pub struct PacketStart {
-    infos: [Info; MAX_BESIDE],
-    /// How many of `infos` count.
-    count: usize,
+    infos: arrayvec::ArrayVec<Info, MAX_BESIDE>,
 }
 
 impl PacketStart {
     /// Nothing is beside the frame yet.
     #[inline]
     pub fn new() -> Self {
-        Self {
-            infos: [Info::new_zeroed(); MAX_BESIDE],
-            count: 0,
-        }
+        Self::default()
     }
 
     /// Adds a value; one more than [`MAX_BESIDE`] is left out.
     #[inline]
     pub fn add(&mut self, info_type: InfoType, value: u32) {
-        if let Some(info) = self.infos.get_mut(self.count) {
-            *info = Info::new(info_type, value);
-            self.count += 1;
-        }
+        let _ = self.infos.try_push(Info::new(info_type, value));
     }
 
     /// Values that were added.
     #[inline]
     pub const fn count(&self) -> usize {
-        self.count
+        self.infos.len()
     }
 
     /// Leaves the first `count` values.
     #[inline]
     pub fn truncate(&mut self, count: usize) {
-        self.count = self.count.min(count);
+        self.infos.truncate(count);
     }
 
     /// How many bytes stand before the frame.
     #[inline(always)]
     pub const fn length(&self) -> usize {
-        PACKET_HEADER + self.count * size_of::<Info>()
+        PACKET_HEADER + self.count() * size_of::<Info>()
     }
 
     /// What stands first before `length` bytes of a frame; then comes what is [beside](Self::beside) it.
     #[inline(always)]
     pub fn header(&self, length: usize) -> PacketHeader {
-        PacketHeader::new(length, self.count * size_of::<Info>())
+        PacketHeader::new(length, self.count() * size_of::<Info>())
     }
 
     /// What is beside the frame, if anything is.
     #[inline(always)]
     pub fn beside(&self) -> Option<&[u8]> {
-        if self.count == 0 {
-            return None;
-        }
-        self.infos.get(..self.count).map(IntoBytes::as_bytes)
-    }
-}
-
-impl Default for PacketStart {
-    fn default() -> Self {
-        Self::new()
+        (!self.infos.is_empty()).then(|| self.infos.as_bytes())
     }
 }
 

@@ -232,6 +232,98 @@ fn ranges_of_pages_come_as_they_were_named() {
     );
 }
 
+/// A packet, and the same made of structures: all of a payload, one page or one range before it.
+type Alike = (
+    fn(&mut WriteBatch<'_>) -> Result<(), RingError>,
+    fn(&mut WriteBatch<'_>) -> Result<(), RingError>,
+);
+
+#[test]
+fn packets_of_structures_are_the_same_bytes_wherever_the_ring_ends() {
+    const PAYLOAD: [u8; 13] = *b"thirteen more";
+    let alike: [Alike; 3] = [
+        (
+            |batch| batch.push(PacketType::COMPLETION, 7, NONE, &[&PAYLOAD]),
+            |batch| batch.push_value(PacketType::COMPLETION, 7, NONE, &PAYLOAD),
+        ),
+        (
+            |batch| {
+                let range = GpaRange {
+                    byte_count: 90,
+                    byte_offset: 10,
+                    pages: &[5],
+                };
+                batch.push_gpa_direct(7, NONE, &[range], &PAYLOAD)
+            },
+            |batch| batch.push_gpa_page(7, NONE, 5, 10..100, &PAYLOAD),
+        ),
+        (
+            |batch| batch.push_transfer_pages(7, NONE, 0xcafe, &[TRANSFER], &PAYLOAD),
+            |batch| batch.push_transfer_range(7, NONE, 0xcafe, TRANSFER, &PAYLOAD),
+        ),
+    ];
+    // Each packet begins further on, with other bytes where it is to be.
+    for (place, (parts, whole)) in (0..4096 / 8).flat_map(|place| alike.map(|pair| (place, pair))) {
+        let rings = [parts, whole].map(|push| {
+            let (mut guest, mut host, hand) = channel(1).unwrap();
+            for _ in 0..place {
+                let _ = guest.outgoing.send(1, NONE, &[&[0xaa; 8]]).unwrap();
+                receive(&mut host.incoming);
+            }
+            let mut batch = guest.outgoing.batch().unwrap();
+            push(&mut batch).unwrap();
+            assert_eq!(batch.commit(), Signal::Needed);
+            (0..hand.ring_size())
+                .map(|at| hand.peek(Which::FromGuest, at))
+                .collect::<Vec<u8>>()
+        });
+        assert!(rings[0] == rings[1], "{place} packets before");
+    }
+}
+
+const TRANSFER: TransferRange = TransferRange {
+    byte_count: 60,
+    byte_offset: 1728,
+};
+
+#[test]
+fn an_only_range_comes_with_its_payload_wherever_the_ring_ends() {
+    let (mut guest, mut host, _) = channel(1).unwrap();
+    for round in 0..4096 / 8 {
+        let mut batch = guest.outgoing.batch().unwrap();
+        batch
+            .push_transfer_range(round, NONE, 0xcafe, TRANSFER, &[round, !round])
+            .unwrap();
+        let _ = batch.commit();
+        let mut batch = host.incoming.batch();
+        let packet = batch.next().unwrap().unwrap();
+        assert_eq!(packet.only_range(), Some((0xcafe, TRANSFER, [round, !round])));
+        assert_eq!(packet.only_range::<[u64; 3]>(), None);
+        let _ = batch.finish();
+    }
+}
+
+#[test]
+fn a_packet_of_another_shape_has_no_only_range() {
+    let (mut guest, mut host, hand) = channel(1).unwrap();
+    let mut batch = guest.outgoing.batch().unwrap();
+    batch
+        .push_transfer_pages(1, NONE, 1, &[TRANSFER; 2], &[0; 8])
+        .unwrap();
+    batch.push_gpa_page(2, NONE, 5, 0..1, &[0_u8; 8]).unwrap();
+    batch
+        .push_transfer_range(3, NONE, 1, TRANSFER, &[0_u8; 8])
+        .unwrap();
+    let _ = batch.commit();
+    // The last one says that it has two ranges.
+    let third = 4096 + (16 + 24 + 8 + 8) + (16 + 24 + 8 + 8);
+    hand.poke_u32(Which::FromGuest, third + 20, 2);
+    let mut batch = host.incoming.batch();
+    while let Some(packet) = batch.next().unwrap() {
+        assert_eq!(packet.only_range::<u64>(), None, "{}", packet.transaction());
+    }
+}
+
 /// A message of a pipe, and the hand in the ring's memory.
 fn piped(payload: &[u8]) -> (Channel, loopback::Hand) {
     let (mut guest, host, hand) = channel(1).unwrap();

@@ -14,130 +14,158 @@ use vmbus::ring::loopback::Which;
 
 /// A guest that does anything with NVSP, RNDIS, its rings and buffers, as `data` says: nothing panics, nothing of its memory is kept
 /// when it is gone, and its neighbours are not harmed.
-#[allow(clippy::missing_panics_doc)] // that is what it is for
 pub fn provider(data: &[u8]) {
     let (mut one, mut two, wire) = pair(Version::V6_1, 1500);
-    let mut input = data;
-    let mut take = |count: usize| {
-        let (now, later) = input.split_at(count.min(input.len()));
-        input = later;
-        now
-    };
-    while let &[choice, a, b, c] = take(4) {
-        let word = u32::from_le_bytes([a, b, 0, 0]);
-        match choice % 8 {
-            0 => {
-                let mut message = vec![a, 0, 0, 0];
-                message[0] = [1, 100, 101, 103, 104, 106, 107, 125, 133, 129][usize::from(a) % 10];
-                message.extend(take(usize::from(b) % 36));
-                let flags = PacketFlags::from_bits_retain(u16::from(c & 1));
-                let _ = one.ring.outgoing.send(3, flags, &[&message]);
-            }
-            1 => {
-                let mut message = packet(take(usize::from(c)), &[Info::new(InfoType(word % 9), word)]);
-                if let Some(byte) = message.get_mut(usize::from(a) % 60) {
-                    *byte ^= b;
-                }
-                one.link.send.copy_from(0, &message).unwrap();
-                let body = nvsp::RndisPacket {
-                    channel: RndisChannel(u32::from(b & 1)),
-                    part: 0,
-                    part_length: message.len() as u32,
-                };
-                let message = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
-                let _ = one
-                    .ring
-                    .outgoing
-                    .send(3, PacketFlags::COMPLETION_REQUESTED, &[&message]);
-            }
-            2 => drop(
-                one.ring
-                    .outgoing
-                    .complete(u64::from(word), &[&[108, 0, 0, 0, a, 0, 0, 0]]),
-            ),
-            3 => {
-                let pages = [u64::from(word), u64::MAX, 1];
-                let range = GpaRange {
-                    byte_count: u32::from(c) * 48,
-                    byte_offset: word,
-                    pages: &pages,
-                };
-                let body = nvsp::RndisPacket {
-                    channel: RndisChannel(u32::from(c & 1)),
-                    part: NO_PART,
-                    part_length: word,
-                };
-                let payload = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
-                if let Ok(mut batch) = one.ring.outgoing.batch() {
-                    let _ = batch.push_gpa_direct(4, PacketFlags::COMPLETION_REQUESTED, &[range], &payload);
-                    let _ = batch.commit();
-                }
-            }
-            4 => {
-                let value = take(usize::from(c));
-                let oid = [
-                    0x0001_010e,
-                    0x0001_0204,
-                    0x0001_021b,
-                    0xfc01_020c,
-                    0x0101_0101,
-                    0x0001_0203,
-                ][usize::from(a) % 6];
-                let request = rndis::Request {
-                    request: 1,
-                    oid: Oid(oid),
-                    length: value.len() as u32 + u32::from(b & 1) * word,
-                    offset: 20 + u32::from(b & 2) * word,
-                    virtual_circuit: 0,
-                };
-                let message_type = rndis::MessageType(u32::from(b % 9));
-                if let Some(message) = rndis::Message::new(message_type, &request, value) {
-                    one.link.send.copy_from(0, message.as_bytes()).unwrap();
-                    let length = message.as_bytes().len() as u32;
-                    let body = nvsp::RndisPacket {
-                        channel: RndisChannel::CONTROL,
-                        part: 0,
-                        part_length: length,
-                    };
-                    let message = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
-                    let _ = one
-                        .ring
-                        .outgoing
-                        .send(3, PacketFlags::COMPLETION_REQUESTED, &[&message]);
-                }
-            }
-            5 if c == 0 => one.hand.poke_u32(Which::FromGuest, usize::from(a) % 16, word),
-            5 => one.hand.poke(Which::FromGuest, 4096 + usize::from(a), b),
-            _ => {
-                let progress = one.nic.process(0, 16, 0);
-                if c & 1 == 0 && !matches!(progress, Progress::Broken(_)) {
-                    one.ring.incoming.batch().next().ok();
-                }
-            }
-        }
+    let mut input = Input(data);
+    while let &[choice, a, b, c] = input.take(4) {
+        one.act(choice, [a, b, c], &mut input);
         let _ = one.nic.process(0, 4, 0);
     }
     one.nic.close(0);
-    assert_eq!(
-        (
-            Arc::strong_count(&one.link.receive),
-            Arc::strong_count(&one.link.send)
-        ),
-        (1, 1)
-    );
+    assert_nothing_is_kept(&one);
     two.heard.clear();
     let mut three = Guest::up(3, Version::V5, 1500);
     plug(&three, &wire);
-    three.run();
-    let sent = frame(mac(2), mac(3), 200);
-    three.send_from_pages(&packet(&sent, &[]), RndisChannel::DATA);
-    let frames = two.frames();
-    assert_eq!(frames.last().unwrap().0, sent);
-    assert!(two.is_whole());
+    assert_frames_go(&mut three, &mut two);
     // A card and its wire hold each other for as long as it is plugged in.
     for guest in [&one, &two, &three] {
         guest.nic.plug(None);
     }
+}
+
+/// What the fuzzer gives.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    /// The next bytes, as far as there are any.
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (now, later) = self.0.split_at(count.min(self.0.len()));
+        self.0 = later;
+        now
+    }
+}
+
+/// What a hostile guest does.
+impl Guest {
+    fn act(&mut self, choice: u8, bytes: [u8; 3], input: &mut Input<'_>) {
+        let [a, b, c] = bytes;
+        let word = u32::from_le_bytes([a, b, 0, 0]);
+        match choice % 8 {
+            0 => self.send_nvsp(bytes, input),
+            1 => self.send_from_buffer(bytes, input),
+            2 => drop(
+                self.ring
+                    .outgoing
+                    .complete(u64::from(word), &[&[108, 0, 0, 0, a, 0, 0, 0]]),
+            ),
+            3 => self.send_from_anywhere(bytes),
+            4 => self.send_control(bytes, input),
+            5 if c == 0 => self.hand.poke_u32(Which::FromGuest, usize::from(a) % 16, word),
+            5 => self.hand.poke(Which::FromGuest, 4096 + usize::from(a), b),
+            _ => {
+                let progress = self.nic.process(0, 16, 0);
+                if c & 1 == 0 && !matches!(progress, Progress::Broken(_)) {
+                    self.ring.incoming.batch().next().ok();
+                }
+            }
+        }
+    }
+
+    /// An NVSP message of a type that there is, and with any body.
+    fn send_nvsp(&mut self, [a, b, c]: [u8; 3], input: &mut Input<'_>) {
+        let message_type = [1, 100, 101, 103, 104, 106, 107, 125, 133, 129][usize::from(a) % 10];
+        let mut message = vec![message_type, 0, 0, 0];
+        message.extend(input.take(usize::from(b) % 36));
+        let flags = PacketFlags::from_bits_retain(u16::from(c & 1));
+        let _ = self.ring.outgoing.send(3, flags, &[&message]);
+    }
+
+    /// A frame of which one byte is wrong, maybe sent as a control message.
+    fn send_from_buffer(&mut self, [a, b, c]: [u8; 3], input: &mut Input<'_>) {
+        let word = u32::from_le_bytes([a, b, 0, 0]);
+        let infos = [Info::new(InfoType(word % 9), word)];
+        let mut message = packet(input.take(usize::from(c)), &infos);
+        if let Some(byte) = message.get_mut(usize::from(a) % 60) {
+            *byte ^= b;
+        }
+        self.send_first_part(&message, RndisChannel(u32::from(b & 1)));
+    }
+
+    /// A control message whose lengths may lie.
+    fn send_control(&mut self, [a, b, c]: [u8; 3], input: &mut Input<'_>) {
+        let word = u32::from_le_bytes([a, b, 0, 0]);
+        let value = input.take(usize::from(c));
+        let oids = [
+            0x0001_010e,
+            0x0001_0204,
+            0x0001_021b,
+            0xfc01_020c,
+            0x0101_0101,
+            0x0001_0203,
+        ];
+        let request = rndis::Request {
+            request: 1,
+            oid: Oid(oids[usize::from(a) % oids.len()]),
+            length: value.len() as u32 + u32::from(b & 1) * word,
+            offset: 20 + u32::from(b & 2) * word,
+            virtual_circuit: 0,
+        };
+        let message_type = rndis::MessageType(u32::from(b % 9));
+        if let Some(message) = rndis::Message::new(message_type, &request, value) {
+            self.send_first_part(message.as_bytes(), RndisChannel::CONTROL);
+        }
+    }
+
+    /// Sends what the first part of the send buffer then holds.
+    fn send_first_part(&mut self, message: &[u8], channel: RndisChannel) {
+        let written = self.link.send.copy_from(0, message);
+        assert!(written.is_ok(), "the send buffer holds {} bytes", message.len());
+        let body = nvsp::RndisPacket {
+            channel,
+            part: 0,
+            part_length: message.len() as u32,
+        };
+        let message = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
+        let flags = PacketFlags::COMPLETION_REQUESTED;
+        let _ = self.ring.outgoing.send(3, flags, &[&message]);
+    }
+
+    /// A message in pages that the guest may not have.
+    fn send_from_anywhere(&mut self, [a, b, c]: [u8; 3]) {
+        let word = u32::from_le_bytes([a, b, 0, 0]);
+        let range = GpaRange {
+            byte_count: u32::from(c) * 48,
+            byte_offset: word,
+            pages: &[u64::from(word), u64::MAX, 1],
+        };
+        let body = nvsp::RndisPacket {
+            channel: RndisChannel(u32::from(c & 1)),
+            part: NO_PART,
+            part_length: word,
+        };
+        let payload = nvsp::message(MessageType::SEND_RNDIS_PACKET, &body);
+        if let Ok(mut batch) = self.ring.outgoing.batch() {
+            let flags = PacketFlags::COMPLETION_REQUESTED;
+            let _ = batch.push_gpa_direct(4, flags, &[range], &payload);
+            let _ = batch.commit();
+        }
+    }
+}
+
+/// Nobody has the buffers of a guest any more but itself.
+fn assert_nothing_is_kept(gone: &Guest) {
+    let buffers = [&gone.link.receive, &gone.link.send];
+    assert_eq!(buffers.map(Arc::strong_count), [1, 1]);
+}
+
+/// A frame of `from`, which is guest 3, comes to `to`, which is guest 2, and nothing else is wrong with that one.
+fn assert_frames_go(from: &mut Guest, to: &mut Guest) {
+    from.run();
+    let sent = frame(mac(2), mac(3), 200);
+    from.send_from_pages(&packet(&sent, &[]), RndisChannel::DATA);
+    let frames = to.frames();
+    assert_eq!(frames.last().map(|last| &last.0), Some(&sent));
+    assert!(to.is_whole());
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use vmbus::protocol::network::Mac;
 use vsp::network::Frame;
 use vsp::network::wire::Tap;
 use vsp::switch::port::{PortId, PortSettings};
-use vsp::switch::{Kind, Switch};
+use vsp::switch::{Ingress, Kind, Switch};
 
 impl FakeMachines {
     fn known(&self, name: &PortName) -> Result<(), SystemError> {
@@ -45,7 +45,14 @@ impl Networks for FakeMachines {
         let frame = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]].concat();
         let frame = [frame, vec![0; 48]].concat();
         let mut out = Vec::new();
-        switch.forward(from.unwrap(), &frame, 60, None, 0, &mut out);
+        let ingress = Ingress {
+            port: from.unwrap(),
+            bytes: &frame,
+            length: frame.len(),
+            tag: None,
+            now: 0,
+        };
+        switch.forward(&ingress, &mut out);
         let ports = switch.ports().map(|(id, port)| PortInfo {
             id,
             port: port.clone(),

@@ -1,7 +1,9 @@
 //! A frame on its way from one port to others.
 
 use crate::buffer::{Buffer, OutsideBuffer};
+use crate::switch::Ingress;
 use crate::switch::frame::{HEADER_BYTES, cut_tag};
+use crate::switch::port::PortId;
 use vmbus::protocol::network::packet_info::{LargeSend, ReceiveChecksum, SendChecksum};
 
 /// Where the bytes of a frame are.
@@ -43,6 +45,18 @@ impl<'a> Frame<'a> {
             checksum: SendChecksum::default(),
             large: None,
             known: ReceiveChecksum::default(),
+        }
+    }
+
+    /// As a switch sees it that it comes to now, at `port`.
+    #[inline]
+    pub fn ingress(&self, port: PortId, now: u64) -> Ingress<'a> {
+        Ingress {
+            port,
+            bytes: self.head,
+            length: self.length,
+            tag: self.tag,
+            now,
         }
     }
 

@@ -130,7 +130,7 @@ impl Wire {
     pub fn transmit_capped(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
         let mut ends = self.ends.lock();
         if !self.tapped.load(Ordering::Acquire)
-            && let Some(egress) = ends.switch.known(from, frame.head, frame.length, frame.tag, now)
+            && let Some(egress) = ends.switch.known(&frame.ingress(from, now))
         {
             let endpoint = ends.endpoint(egress.port);
             drop(ends);
@@ -145,10 +145,9 @@ impl Wire {
     #[inline(never)]
     fn spread(&self, from: PortId, frame: &Frame<'_>, now: u64) -> Option<u64> {
         let mut ports = Ports::new();
-        let (head, length, tag) = (frame.head, frame.length, frame.tag);
         let until = self.with(|switch| {
-            let until = switch.charge(from, length, now);
-            switch.forward(from, head, length, tag, now, &mut ports);
+            let until = switch.charge(from, frame.length, now);
+            switch.forward(&frame.ingress(from, now), &mut ports);
             until
         });
         if self.tapped.load(Ordering::Acquire) {

@@ -2,7 +2,7 @@
 
 use super::port::{Direction, Drop, PortId, PortSettings};
 use super::vlan::{VlanId, VlanMode, VlanSet};
-use super::{Egress, Kind, Switch, Verdict};
+use super::{Egress, Ingress, Kind, Switch, Verdict};
 use alloc::vec::Vec;
 use vmbus::protocol::network::Mac;
 
@@ -75,10 +75,15 @@ pub fn forward(switch: &mut Switch, from: PortId, frame: &[u8], tag: Option<u16>
     let mut out: Vec<Egress> = Vec::new();
     let mirror = switch.mirror();
     let mut looked_up: Vec<Egress> = Vec::new();
-    let expected = switch
-        .clone()
-        .look_up(from, frame, frame.len(), tag, now, &mut looked_up);
-    let verdict = switch.forward(from, frame, frame.len(), tag, now, &mut out);
+    let ingress = Ingress {
+        port: from,
+        bytes: frame,
+        length: frame.len(),
+        tag,
+        now,
+    };
+    let expected = switch.clone().look_up(&ingress, &mut looked_up);
+    let verdict = switch.forward(&ingress, &mut out);
     assert_eq!(
         (verdict, &out),
         (expected, &looked_up),

@@ -86,6 +86,21 @@ pub enum AttachError {
     SecondUplink,
 }
 
+/// A frame that came in at a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingress<'a> {
+    /// The port.
+    pub port: PortId,
+    /// The frame's first bytes: all of them, or at least [`HEADER_BYTES`].
+    pub bytes: &'a [u8],
+    /// Bytes of all of it.
+    pub length: usize,
+    /// A VLAN tag that came beside it.
+    pub tag: Option<u16>,
+    /// When it came, in ticks.
+    pub now: u64,
+}
+
 /// One port that a frame goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Egress {
@@ -264,40 +279,30 @@ impl Switch {
         }
     }
 
-    /// Says where a frame of `length` bytes goes that came in at `from`, and pushes those ports to `out`.
-    ///
-    /// `bytes` are its first bytes: all of them, or at least [`HEADER_BYTES`]. `tag` is a VLAN tag that came beside it.
+    /// Says where a frame goes, and pushes those ports to `out`.
     #[inline]
-    pub fn forward(
-        &mut self,
-        from: PortId,
-        bytes: &[u8],
-        length: usize,
-        tag: Option<u16>,
-        now: u64,
-        out: &mut impl Extend<Egress>,
-    ) -> Verdict {
-        match self.known(from, bytes, length, tag, now) {
+    pub fn forward(&mut self, ingress: &Ingress<'_>, out: &mut impl Extend<Egress>) -> Verdict {
+        match self.known(ingress) {
             Some(egress) => {
                 out.extend(Some(egress));
                 Verdict::Forwarded(1)
             }
-            None => self.look_up(from, bytes, length, tag, now, out),
+            None => self.look_up(ingress, out),
         }
     }
 
     /// As [`forward`](Self::forward), if the frame goes where the port's last one went, and the port has no cap; otherwise nothing has
     /// happened.
     #[inline(always)]
-    pub(crate) fn known(
-        &mut self,
-        from: PortId,
-        bytes: &[u8],
-        length: usize,
-        tag: Option<u16>,
-        now: u64,
-    ) -> Option<Egress> {
-        let source = self.ports.get_mut(usize::from(from.0))?.as_mut()?;
+    pub(crate) fn known(&mut self, ingress: &Ingress<'_>) -> Option<Egress> {
+        let Ingress {
+            port,
+            bytes,
+            length,
+            tag,
+            now,
+        } = *ingress;
+        let source = self.ports.get_mut(usize::from(port.0))?.as_mut()?;
         let path = source
             .path
             .as_ref()
@@ -315,15 +320,14 @@ impl Switch {
 
     /// As [`forward`](Self::forward), without what is remembered of the last frame.
     #[inline(never)]
-    fn look_up(
-        &mut self,
-        from: PortId,
-        bytes: &[u8],
-        length: usize,
-        tag: Option<u16>,
-        now: u64,
-        out: &mut impl Extend<Egress>,
-    ) -> Verdict {
+    fn look_up(&mut self, ingress: &Ingress<'_>, out: &mut impl Extend<Egress>) -> Verdict {
+        let Ingress {
+            port: from,
+            bytes,
+            length,
+            tag,
+            now,
+        } = *ingress;
         let Some(Some(source)) = self.ports.get_mut(usize::from(from.0)) else {
             return Verdict::Dropped(Drop::NoPort);
         };

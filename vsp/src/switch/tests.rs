@@ -6,7 +6,7 @@ use super::limit::Limit;
 use super::port::{Direction, Drop, PortId, PortSettings};
 use super::table::AGEING;
 use super::vlan::{VlanId, VlanMode, VlanSet};
-use super::{AttachError, Egress, Kind, Switch, TICKS_A_SECOND, Verdict};
+use super::{AttachError, Egress, Ingress, Kind, Switch, TICKS_A_SECOND, Verdict};
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -83,7 +83,14 @@ fn a_spoofed_sender_is_dropped_and_counted() {
     let mut switch = with_children(2);
     let mut out: Vec<Egress> = Vec::new();
     let spoofed = frame(mac(1), mac(77));
-    let verdict = switch.forward(PortId(0), &spoofed, 60, None, 0, &mut out);
+    let ingress = Ingress {
+        port: PortId(0),
+        bytes: &spoofed,
+        length: spoofed.len(),
+        tag: None,
+        now: 0,
+    };
+    let verdict = switch.forward(&ingress, &mut out);
     assert_eq!((verdict, out.len()), (Verdict::Dropped(Drop::Spoofed), 0));
     assert_eq!(switch.port(PortId(0)).unwrap().counters.dropped(Drop::Spoofed), 1);
     configure(&mut switch, 0, |settings| {

@@ -23,18 +23,42 @@ pub(super) enum Kind {
     Write(Durability),
 }
 
-/// A read or a write of all of a buffer, in pieces that the host takes.
-pub(super) struct Transfer<'a, 'b> {
-    disk: &'a Disk,
+/// How far a transfer is.
+#[derive(Clone, Copy)]
+struct Piece {
     kind: Kind,
+    /// The transfer's first block.
     block: u64,
-    buffer: &'b Arc<Buffer>,
     /// The power of two of a block's bytes; zero until all was checked.
     shift: u32,
     /// Bytes that have gone.
     done: usize,
     /// Bytes of the piece that is under way.
     length: usize,
+}
+
+impl Piece {
+    /// What the request for the piece asks for.
+    #[inline(always)]
+    fn command(self) -> (scsi::Transfer, DataDirection) {
+        let transfer = scsi::Transfer {
+            is_write: self.kind != Kind::Read,
+            fua: self.kind == Kind::Write(Durability::OnMedium),
+            block: self.block + (self.done >> self.shift) as u64,
+            count: (self.length >> self.shift) as u32,
+        };
+        match self.kind {
+            Kind::Read => (transfer, DataDirection::READ),
+            Kind::Write(_) => (transfer, DataDirection::WRITE),
+        }
+    }
+}
+
+/// A read or a write of all of a buffer, in pieces that the host takes.
+pub(super) struct Transfer<'a, 'b> {
+    disk: &'a Disk,
+    buffer: &'b Arc<Buffer>,
+    piece: Piece,
     /// The request of that piece.
     request: Option<Request<'a>>,
     /// The piece once more, as the unit had something else to say first. On the heap, as few need it.
@@ -48,12 +72,14 @@ impl<'a, 'b> Transfer<'a, 'b> {
     pub(super) const fn new(disk: &'a Disk, kind: Kind, block: u64, buffer: &'b Arc<Buffer>) -> Self {
         Self {
             disk,
-            kind,
-            block,
             buffer,
-            shift: 0,
-            done: 0,
-            length: 0,
+            piece: Piece {
+                kind,
+                block,
+                shift: 0,
+                done: 0,
+                length: 0,
+            },
             request: None,
             again: None,
         }
@@ -63,7 +89,7 @@ impl<'a, 'b> Transfer<'a, 'b> {
     #[inline(always)]
     fn check(&mut self) -> Result<(), StorageError> {
         let geometry = self.disk.geometry();
-        if geometry.read_only && self.kind != Kind::Read {
+        if geometry.read_only && self.piece.kind != Kind::Read {
             return Err(StorageError::ReadOnly);
         }
         // A power of two, as the disk was not believed otherwise.
@@ -72,11 +98,11 @@ impl<'a, 'b> Transfer<'a, 'b> {
         if bytes == 0 || count << shift != bytes {
             return Err(StorageError::NotBlocks(bytes));
         }
-        let end = self.block.checked_add(count as u64);
+        let end = self.piece.block.checked_add(count as u64);
         if end.is_none_or(|end| end > geometry.blocks) {
             return Err(StorageError::OutOfRange);
         }
-        self.shift = shift;
+        self.piece.shift = shift;
         Ok(())
     }
 
@@ -84,41 +110,30 @@ impl<'a, 'b> Transfer<'a, 'b> {
     #[inline(always)]
     fn begin(&mut self) -> Result<(), StorageError> {
         let controller = self.disk.controller();
-        let most = (controller.max_transfer() >> self.shift).max(1) as usize;
-        self.length = (most << self.shift).min(self.buffer.size() - self.done);
+        let piece = &mut self.piece;
+        let most = (controller.max_transfer() >> piece.shift).max(1) as usize;
+        piece.length = (most << piece.shift).min(self.buffer.size() - piece.done);
         self.request = Some(controller.begin()?);
         Ok(())
-    }
-
-    /// What the request for the piece asks for.
-    #[inline(always)]
-    fn command(&self) -> (scsi::Transfer, DataDirection) {
-        let transfer = scsi::Transfer {
-            is_write: self.kind != Kind::Read,
-            fua: self.kind == Kind::Write(Durability::OnMedium),
-            block: self.block + (self.done >> self.shift) as u64,
-            count: (self.length >> self.shift) as u32,
-        };
-        match self.kind {
-            Kind::Read => (transfer, DataDirection::READ),
-            Kind::Write(_) => (transfer, DataDirection::WRITE),
-        }
     }
 
     /// Waits until the piece has gone, all of it.
     #[inline(always)]
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StorageError>> {
-        let length = self.length;
+        let piece = self.piece;
+        let length = piece.length;
         if let Some(again) = &mut self.again {
             let transferred = ready!(again.as_mut().poll(context))?;
             return Poll::Ready(whole(transferred, length));
         }
-        let (command, direction) = self.command();
-        let address = self.disk.address();
-        let make = || message(address, direction, length, |cdb| command.encode(cdb));
+        let disk = self.disk;
+        let make = || {
+            let (command, direction) = piece.command();
+            message(disk.address(), direction, length, |cdb| command.encode(cdb))
+        };
         let data = Data {
             buffer: self.buffer,
-            offset: self.done,
+            offset: piece.done,
             length,
         };
         // A transfer that has ended is asked again.
@@ -140,9 +155,9 @@ impl<'a, 'b> Transfer<'a, 'b> {
     /// The piece once more.
     #[cold]
     fn once_more(&self) -> Again<'a> {
-        let (disk, (command, direction)) = (self.disk, self.command());
+        let (disk, (command, direction)) = (self.disk, self.piece.command());
         let cdb = Cdb::transfer(&command);
-        let (buffer, offset, length) = (self.buffer.clone(), self.done, self.length);
+        let (buffer, offset, length) = (self.buffer.clone(), self.piece.done, self.piece.length);
         Box::pin(async move {
             let data = Data {
                 buffer: &buffer,
@@ -168,7 +183,7 @@ impl Future for Transfer<'_, '_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if this.shift == 0 {
+        if this.piece.shift == 0 {
             this.check()?;
             this.begin()?;
         }
@@ -183,8 +198,8 @@ impl Future for Transfer<'_, '_> {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            this.done += this.length;
-            if this.done == this.buffer.size() {
+            this.piece.done += this.piece.length;
+            if this.piece.done == this.buffer.size() {
                 (this.request, this.again) = (None, None);
                 return Poll::Ready(Ok(()));
             }

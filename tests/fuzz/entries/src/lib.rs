@@ -47,7 +47,7 @@ entries! {
     partition_table,   "a disk, to the reader of GUID partition tables",                       2000,   4000,  vsc::partition::fuzz::table;
     description,       "an operator, to the reader of machines' descriptions",                 600,    4000,  root_partition::fuzz::description;
     kernel,            "a file, to the loaders: ELF with PVH or multiboot, bzImage",           9000,   1500,  root_partition::fuzz::kernel;
-    gateway,           "machines and the world, to the root's address translation",            2000,   1000,  root_partition::net::gateway::fuzz::gateway_frames;
+    gateway,           "machines and the world, to the root's address translation",            2000,   1000,  |data| { let _ = root_partition::net::gateway::fuzz::gateway_frames(data); };
     hypercalls,        "a guest, to the dispatcher of hypercalls",                             2000,   2000,  hypervisor::fuzz::hypercalls;
     hypercall_parameters, "a guest, to what handlers of hypercalls and exits parse",            600,    4000,  hypervisor::fuzz::parameters;
     remapping_table,   "firmware, to the reader of the DMAR table",                            600,    20000, hypervisor::platform::dmar::fuzz;

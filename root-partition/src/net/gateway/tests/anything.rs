@@ -1,36 +1,21 @@
 //! Whatever comes.
 
 use super::*;
+use vmbus::fuzz::noise;
+
+#[test]
+fn what_comes_is_not_only_thrown_away() {
+    let reached: usize = (1..200_u64).map(|seed| gateway_frames(&noise(seed, 2000))).sum();
+    assert!(
+        reached > 2000,
+        "only {reached} packets went on: the lies are too coarse"
+    );
+}
 
 proptest! {
     #[test]
     fn whatever_comes_is_harmless(input in prop::collection::vec(any::<u8>(), 0..4000)) {
-        gateway_frames(&input);
-    }
-
-    #[test]
-    fn packets_with_damaged_bytes_are_harmless(
-        which in 0..6_usize, how: u8, damage in prop::collection::vec((0..200_usize, any::<u8>()), 0..8), cut: Option<u8>
-    ) {
-        let mut bytes = match which {
-            0 => udp(GUEST, 5000, (FAR, 123), &[1; 100]),
-            1 => tcp(GUEST, (GUEST.address, 4000), (GATEWAY, 53), 2, b""),
-            2 => echo(GUEST, GATEWAY, false, 1),
-            3 => dhcp(GUEST.mac, DhcpMessageType::Discover, |_| {}),
-            4 => tcp(ROUTER, (FAR, 80), (ROOT, 8080), 2, b""),
-            _ => build::icmp_error(ROUTER, host(0x56, ROOT), (3, 1), 0, &udp(GUEST, 5000, (FAR, 123), b"")[14..]),
-        };
-        for (at, value) in damage {
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte = value;
-            }
-        }
-        bytes.truncate(cut.map_or(usize::MAX, usize::from));
-        let mut input = vec![how, bytes.len() as u8, (bytes.len() >> 8) as u8];
-        input.extend(&bytes);
-        let again = input.clone();
-        input.extend(again);
-        gateway_frames(&input);
+        let _ = gateway_frames(&input);
     }
 
     #[test]

@@ -3,11 +3,7 @@
 use super::*;
 
 /// A DHCP message of the card `mac`.
-pub(super) fn dhcp(
-    mac: Mac,
-    message_type: DhcpMessageType,
-    change: impl FnOnce(&mut DhcpRepr<'_>),
-) -> Vec<u8> {
+fn dhcp(mac: Mac, message_type: DhcpMessageType, change: impl FnOnce(&mut DhcpRepr<'_>)) -> Vec<u8> {
     let mut repr = DhcpRepr {
         message_type,
         transaction_id: 0x1234,

@@ -8,7 +8,7 @@ mod neighbours;
 mod parts;
 mod translation;
 
-use self::dhcp::{dhcp, lease};
+use self::dhcp::lease;
 use super::build::{self, Host};
 use super::flows::{MAX_FLOWS, MAX_GUEST_FLOWS, State};
 use super::forwards::{PublicPort, Target};

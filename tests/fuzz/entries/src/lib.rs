@@ -43,7 +43,7 @@ entries! {
     integration,       "a guest, to heartbeat, shutdown, time and key/value services",         1500,   4000,  vsp::integration::fuzz::services;
     network_consumer,  "a host, to a guest's driver of network cards",                         4000,   300,   |data| { let _ = vsc::network::fuzz::host(data); };
     network_switch,    "machines, to the virtual switch",                                      2000,   2000,  vsp::switch::fuzz::switch;
-    network_provider,  "a guest, to a network card: NVSP and RNDIS, rings and buffers",        2000,   1000,  vsp::network::fuzz::provider;
+    network_provider,  "a guest, to a network card: NVSP and RNDIS, rings and buffers",        2000,   1000,  |data| { let _ = vsp::network::fuzz::provider(data); };
     partition_table,   "a disk, to the reader of GUID partition tables",                       2000,   4000,  vsc::partition::fuzz::table;
     description,       "an operator, to the reader of machines' descriptions",                 600,    4000,  root_partition::fuzz::description;
     kernel,            "a file, to the loaders: ELF with PVH or multiboot, bzImage",           9000,   1500,  root_partition::fuzz::kernel;

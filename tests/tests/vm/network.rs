@@ -180,7 +180,6 @@ fn guests_of_other_vlans_and_guests_with_a_false_address_are_not_heard() -> Resu
 }
 
 #[test]
-#[ignore = "10^9 bytes take minutes; what is always run sends some MiB"]
 fn a_thousand_million_bytes_cross_unharmed() -> Result<()> {
     let card = "switch = \"soak\"";
     let descriptions = [

@@ -281,11 +281,12 @@ impl Liar {
                     }
                     _ => {}
                 }
+                let mut wrong = || u32::from(input.index(40) == 0) * input.word();
                 let answer = rndis::QueryComplete {
                     request: number,
                     status,
-                    length: value.len() as u32 + u32::from(input.index(40) == 0) * input.word(),
-                    offset: 16 + u32::from(input.index(40) == 0) * input.word(),
+                    length: (value.len() as u32).wrapping_add(wrong()),
+                    offset: 16_u32.wrapping_add(wrong()),
                 };
                 Message::new(rndis::MessageType::QUERY_COMPLETE, &answer, &value)
             }

@@ -43,6 +43,8 @@
 //! | `clear` | bits that read as zero | 0 |
 //! | `set` | bits that read as one | 0 |
 //!
+//! Some bits imply others: Linux 6.1 that finds FSRM (leaf 7, EDX bit 4) but not ERMS (EBX bit 9) moves memory without end.
+//!
 //! Each table `[[msr]]` is a rule for an MSR that the hypervisor does not give to the guest:
 //!
 //! | key | what | default |

@@ -2,8 +2,9 @@
 //! works out and checks, the root's way of getting an address, and the way of guests through the gateway or past it.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::wire::{Damage, GIVEN, NAMED, Seen, Wire};
 use tests::{machine, number, row};
 
@@ -72,8 +73,8 @@ fn fetch(wire: &Wire) -> Result<Seen> {
     Ok(seen)
 }
 
-/// That neither the card nor the gateway has met anything odd, but for so many packets that the gateway took for malformed.
-fn ensure_no_trouble(world: &mut World, malformed: u64) -> Result<()> {
+/// That neither the card nor the gateway has met anything odd, but for some packets that the gateway may have taken for malformed.
+fn ensure_no_trouble(world: &mut World, malformed: RangeInclusive<u64>) -> Result<()> {
     let root = world.json("root network")?;
     for trouble in ["damaged", "malformed", "missed", "unsendable", "resets"] {
         ensure!(root["counters"][trouble] == 0, "{trouble}: {root}");
@@ -81,12 +82,15 @@ fn ensure_no_trouble(world: &mut World, malformed: u64) -> Result<()> {
     let gateway = world.json("net gateway")?;
     for (reason, packets) in [
         ("malformed", malformed),
-        ("fragment", 0),
-        ("too large", 0),
-        ("table full", 0),
+        ("fragment", 0..=0),
+        ("too large", 0..=0),
+        ("table full", 0..=0),
     ] {
-        let dropped = row(&gateway, "dropped", "reason", reason);
-        ensure!(dropped["packets"] == packets, "{reason}: {gateway}");
+        let dropped = row(&gateway, "dropped", "reason", reason)["packets"].as_u64();
+        ensure!(
+            dropped.is_some_and(|dropped| packets.contains(&dropped)),
+            "{reason}: {gateway}"
+        );
     }
     let faults = world.json("hv iommu faults")?;
     ensure!(number(&faults, "/total") == 0, "{faults}");
@@ -122,11 +126,8 @@ fn jumbo_frames_cross_the_uplink_both_ways_with_their_checksums_right_and_damage
         ensure!(echo == whole, "{damage:?} has not kept it from {to:?}");
     }
     ensure!(wire.seen().wrong == 0, "wrong checksums: {:?}", wire.seen());
-    let gateway = world.json("net gateway")?;
-    let malformed = row(&gateway, "dropped", "reason", "malformed")["packets"].as_u64();
-    let malformed = malformed.context("no counter")?;
-    ensure!(malformed >= 1, "the damaged header was not counted: {gateway}");
-    ensure_no_trouble(&mut world, malformed)
+    // The damaged header for the gateway, each time that it was sent.
+    ensure_no_trouble(&mut world, 1..=u64::MAX)
 }
 
 #[test]
@@ -137,5 +138,5 @@ fn guests_with_jumbo_frames_reach_hosts_with_jumbo_frames_by_an_uplink_without_t
     ensure!(seen.longest == 1514, "{seen:?}");
     let whole = vec![0x5a; 1472];
     ensure!(wire.first_echo((GIVEN, FORWARDED_ECHO), &[(&whole, None)])? == whole);
-    ensure_no_trouble(&mut world, 0)
+    ensure_no_trouble(&mut world, 0..=0)
 }

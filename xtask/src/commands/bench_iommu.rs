@@ -3,7 +3,8 @@
 //! When a disk answers is up to the host, and with it how many reads one interrupt ends: with 32 under way that alone makes a
 //! difference of 4 % from run to run, with the IOMMU and without. So the disk is one of QEMU's that answers at once (`null-co`), and
 //! of several runs the median counts. So it is with the network, where a ping is answered by QEMU itself. Where one thing is done at a
-//! time, a host that is slow makes it dearer only, by timers that go off meanwhile: there the least of the runs counts.
+//! time, a slow host only makes it dearer (the longer it is waited for, the more the hypervisor has to do meanwhile): there the least of
+//! the runs counts.
 
 use anyhow::Result;
 use serde_json::Value;

@@ -319,24 +319,21 @@ impl Packet {
         }
         let most = mtu.saturating_sub(IP_HEADER + TCP_HEADER) as u16;
         let Some(at) = self.segment_size() else { return };
-        if self.word(at) > most {
-            // The option may lie at an odd byte; checksums are of words at even ones.
-            let words = [at & !1, (at + 1) & !1];
-            let words = &words[..1 + at % 2];
-            let mut difference = Difference::default();
-            words
-                .iter()
-                .for_each(|&word| difference.0 += u64::from(!self.word(word)));
-            self.put(at, most);
-            words
-                .iter()
-                .for_each(|&word| difference.0 += u64::from(self.word(word)));
-            let checksum_at = self.transport() + TCP_CHECKSUM;
-            if !self.unfilled {
-                let checksum = difference.apply(self.word(checksum_at));
-                self.put(checksum_at, checksum);
-            }
+        let old = self.word(at);
+        if old <= most {
+            return;
         }
+        self.put(at, most);
+        if self.unfilled {
+            return;
+        }
+        // At an odd byte it lies across two of the checksum's words, with its halves in the other order.
+        let in_words = |size: u16| if at % 2 == 0 { size } else { size.swap_bytes() };
+        let mut difference = Difference::default();
+        difference.word(in_words(old), in_words(most));
+        let checksum_at = self.transport() + TCP_CHECKSUM;
+        let checksum = difference.apply(self.word(checksum_at));
+        self.put(checksum_at, checksum);
     }
 
     /// Where a TCP packet says which segments its sender takes.

@@ -75,13 +75,8 @@ impl ChildMemory {
         pages.iter().map(frame).collect()
     }
 
-    /// The memory of a request: `pieces` of RAM, each with its length, one after the other. `None` if the guest does not have
-    /// some of it.
-    pub fn buffer(&self, pieces: impl IntoIterator<Item = (Gpa, usize)>) -> Option<Arc<Buffer>> {
-        self.buffer_of(&Arc::new(self.user()), pieces).map(Arc::new)
-    }
-
-    /// As [`buffer`](Self::buffer), for `user`, one of this memory's.
+    /// The memory of a request of `user`, one of this memory's: `pieces` of RAM, each with its length, one after the other. `None` if the
+    /// guest does not have some of it.
     pub fn buffer_of(
         &self,
         user: &Arc<User>,
@@ -140,26 +135,27 @@ mod tests {
         let ram = memory(&[8192, 4096]);
         ram.write(Gpa(8190), b"abcd").unwrap();
         let child = ChildMemory::of(&ram);
-        let buffer = child.buffer([(Gpa(8192), 2), (Gpa(8190), 2)]).unwrap();
+        let user = Arc::new(child.user());
+        let pieces = [(Gpa(8192), 2), (Gpa(8190), 2)];
+        let buffer = child.buffer_of(&user, pieces).unwrap();
         let mut bytes = [0; 4];
         buffer.copy_to(0, &mut bytes).unwrap();
         assert_eq!(&bytes, b"cdab");
-        assert_eq!(child.buffer([(Gpa(0), 8192)]).unwrap().segments().len(), 1);
-        assert_eq!(
-            child
-                .buffer([(Gpa(4096), 4096), (Gpa(0), 4096)])
-                .unwrap()
-                .segments()
-                .len(),
-            2
-        );
+        for (pieces, segments) in [
+            (&[(Gpa(0), 8192)][..], 1),
+            (&[(Gpa(4096), 4096), (Gpa(0), 4096)], 2),
+        ] {
+            let buffer = child.buffer_of(&user, pieces.iter().copied()).unwrap();
+            assert_eq!(buffer.segments().len(), segments);
+        }
     }
 
     #[test]
     fn what_the_guest_does_not_have_makes_no_buffer() {
         let child = ChildMemory::of(&memory(&[8192]));
+        let user = Arc::new(child.user());
         for (gpa, length) in [(8192, 1), (8191, 2), (u64::MAX, 1), (0, usize::MAX)] {
-            assert!(child.buffer([(Gpa(gpa), length)]).is_none());
+            assert!(child.buffer_of(&user, [(Gpa(gpa), length)]).is_none());
         }
         assert!(child.frames(&[0, 1]).is_some());
         assert!(child.frames(&[0, 2]).is_none());
@@ -170,7 +166,8 @@ mod tests {
     fn memory_is_in_use_until_the_last_user_is_gone() {
         let child = ChildMemory::of(&memory(&[4096]));
         let mut context = Context::from_waker(Waker::noop());
-        let (first, second) = (child.user(), child.buffer([(Gpa(0), 8)]));
+        let first = Arc::new(child.user());
+        let second = child.buffer_of(&Arc::new(child.user()), [(Gpa(0), 8)]);
         let mut unused = pin!(child.unused());
         assert!(unused.as_mut().poll(&mut context).is_pending());
         drop(first);

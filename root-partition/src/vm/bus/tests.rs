@@ -186,13 +186,12 @@ fn a_machine_that_ends_with_open_channels_leaves_nothing() {
 #[test]
 fn a_machine_does_not_end_before_its_transfers() {
     let (guest, _) = Guest::connected();
-    let buffer = guest
-        .child()
-        .bus()
-        .unwrap()
-        .memory()
-        .buffer([(Gpa(0x1000), 512)])
-        .unwrap();
+    let buffer = {
+        let child = guest.child();
+        let memory = child.bus().unwrap().memory();
+        let user = Arc::new(memory.user());
+        memory.buffer_of(&user, [(Gpa(0x1000), 512)]).unwrap()
+    };
     let mut ended = std::pin::pin!(async {
         use crate::shell::machines::Machines;
         guest.worker.order("web", Order::Kill).await
